@@ -1,0 +1,70 @@
+"""Values as functions of the update: no model and no Keras in sight.
+
+Every formula is written once, for NumPy arrays and for tensors alike: a curve is a function of the
+update's number `i` and of the module `xp` to compute it with, NumPy or `keras.ops`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Curve = Callable[..., Any]
+
+# The weight that the far end of a segment has, `x` being the share of the segment gone by. Both ends
+# are weighted by the same function of their own distance: `end + (start - end) * w` would lose a small
+# `end` in the rounding of a large `start`. (1 - cos(pi x)) / 2 equals sin(pi x / 2) ** 2.
+ANNEALS: dict[str, Callable[[Any, Any], Any]] = {
+    "linear": lambda x, xp: x,
+    "cosine": lambda x, xp: xp.square(xp.sin(x * (math.pi / 2))),
+}
+
+
+def one_cycle(
+    begin: float,
+    peak: float,
+    end: float,
+    total_steps: int,
+    *,
+    warmup_fraction: float,
+    three_phase: bool,
+    anneal: str,
+) -> Curve:
+    """Return the 1cycle curve `i -> value` for updates `i` from 0 to `total_steps - 1`.
+
+    From `begin` to `peak` in `warmup_fraction` of the updates. With three phases, as fast back to
+    `begin` and then on to `end`; with two, straight to `end`. Past the last update: `end`.
+
+    Reference: Smith & Topin, 2018 (https://arxiv.org/abs/1708.07120). The corners lie where
+    `torch.optim.lr_scheduler.OneCycleLR` has them.
+    """
+    last = total_steps - 1
+    rise = warmup_fraction * total_steps - 1
+    if three_phase:
+        return _joined([rise, 2 * rise, last], [begin, peak, begin, end], anneal)
+    return _joined([rise, last], [begin, peak, end], anneal)
+
+
+def _joined(ends: Sequence[float], values: Sequence[float], anneal: str) -> Curve:
+    """Join segments: the first, up to `ends[0]`, goes from `values[0]` to `values[1]`, and so on."""
+    segments = [
+        _segment(start, stop, first, final, ANNEALS[anneal])
+        for start, stop, first, final in zip([0, *ends[:-1]], ends, values[:-1], values[1:], strict=True)
+    ]
+
+    def curve(i: Any, xp: Any = np) -> Any:
+        i = xp.minimum(i, ends[-1])
+        value = segments[-1](i, xp)
+        for stop, segment in reversed(list(zip(ends[:-1], segments[:-1], strict=True))):
+            value = xp.where(i <= stop, segment(i, xp), value)
+        return value
+
+    return curve
+
+
+def _segment(start: float, stop: float, first: float, final: float, weight: Any) -> Curve:
+    length = stop - start
+    if length == 0:  # a corner right at update 0: its value is the far end's
+        return lambda i, xp: xp.zeros_like(i) + final
+    return lambda i, xp: first * weight((stop - i) / length, xp) + final * weight((i - start) / length, xp)

@@ -1,0 +1,21 @@
+"""Where plots get their axes from."""
+
+from typing import Any
+
+
+def axes(ax: Any = None) -> Any:
+    """Return `ax`, or the axes of a new figure where it is None.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            "`plot` draws with matplotlib, which is not installed. Install it with "
+            '`pip install "keras-dnn-extras[plot]"`.'
+        ) from error
+    return pyplot.subplots(layout="constrained")[1]

@@ -1,0 +1,469 @@
+"""Learning-rate schedules, and the callbacks that follow the same curves."""
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dnn_extras import curves
+from keras_dnn_extras.plotting import axes
+from keras_dnn_extras.step_state import (
+    StepCallback,
+    StepState,
+    innermost_optimizer,
+    iterations,
+    momentum_names,
+)
+
+_PACKAGE = "keras_dnn_extras"
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """The 1cycle learning-rate schedule: a long rise, as long a fall, and a short last descent.
+
+    With `low = max_learning_rate / div_factor` and `final = low / final_div_factor` the rate goes
+    `low -> max_learning_rate -> low -> final` in three phases, or `low -> max_learning_rate -> final`
+    in two. It equals `torch.optim.lr_scheduler.OneCycleLR` at every update. To cycle the momentum as
+    well, which a schedule inside an optimizer cannot, use the callback `OneCycleScheduler`.
+
+    Args:
+        max_learning_rate: float > 0, the rate at the peak.
+        total_steps: int > 0, the number of updates of the cycle. Past it, the last value. Keras asks
+            a schedule once per batch: with `gradient_accumulation_steps` count batches here.
+        warmup_fraction: float in [0, 1], the share of the updates up to the peak. With three phases
+            the way down takes as much again, so that more than 0.5 leaves no room for the end.
+        three_phase: bool. False goes from the peak straight to the final rate.
+        anneal: `"linear"` or `"cosine"`, the shape of each phase.
+        div_factor: float > 0, the peak divided by the first rate.
+        final_div_factor: float > 0, the first rate divided by the last.
+        name: str or None, the name of the schedule.
+
+    Call arguments:
+        step: int or scalar tensor, the update's number, from 0.
+
+    Returns:
+        A scalar float32 tensor, exact to a few units in its last place up to update 2**24.
+
+    Raises:
+        ValueError: a value is out of its range.
+        TypeError: a value is of the wrong type.
+
+    Example:
+
+    >>> schedule = OneCycle(0.1, total_steps=100)
+    >>> [round(float(schedule(i)), 4) for i in (0, 44, 88, 99)]
+    [0.004, 0.1, 0.004, 0.0]
+
+    Reference:
+        Smith & Topin, Super-Convergence, 2018 (https://arxiv.org/abs/1708.07120).
+    """
+
+    def __init__(
+        self,
+        max_learning_rate: float,
+        total_steps: int,
+        *,
+        warmup_fraction: float = 0.45,
+        three_phase: bool = True,
+        anneal: str = "linear",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        name: str | None = None,
+    ):
+        super().__init__()
+        _check_one_cycle(
+            max_learning_rate,
+            total_steps,
+            warmup_fraction,
+            three_phase,
+            anneal,
+            div_factor,
+            final_div_factor,
+        )
+        self.max_learning_rate = max_learning_rate
+        self.total_steps = total_steps
+        self.warmup_fraction = warmup_fraction
+        self.three_phase = three_phase
+        self.anneal = anneal
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.name = name
+        self._curve = _learning_rate_curve(self, total_steps)
+
+    def __call__(self, step: Any) -> Any:
+        with keras.name_scope(self.name or "OneCycle"):
+            return self._curve(ops.cast(step, "float32"), ops)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "max_learning_rate": self.max_learning_rate,
+            "total_steps": self.total_steps,
+            "warmup_fraction": self.warmup_fraction,
+            "three_phase": self.three_phase,
+            "anneal": self.anneal,
+            "div_factor": self.div_factor,
+            "final_div_factor": self.final_div_factor,
+            "name": self.name,
+        }
+
+
+class LearningRateCallback(StepCallback):
+    """A callback that sets the learning rate of every update by a curve, and the momentum maybe.
+
+    Subclasses say what the curves are, in `learning_rate_curve` and `momentum_curve`.
+
+    Attributes:
+        history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
+            and, where the optimizer has one, `"momentum"`.
+    """
+
+    def __init__(self, verbose: int = 0):
+        super().__init__()
+        if not isinstance(verbose, Integral):
+            raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
+        self.verbose = verbose
+        self.history: dict[str, list[float]] = {}
+        self._curves: dict[str, curves.Curve] = {}
+
+    def learning_rate_curve(self, total: int | None) -> curves.Curve:
+        """Return the learning rate as a function of the update. `total`: updates in the fit."""
+        raise NotImplementedError
+
+    def momentum_curve(self, total: int | None) -> curves.Curve | None:
+        """Return the momentum as a function of the update, or None to leave it alone."""
+        return None
+
+    def known_total(self) -> int | None:
+        """Return the number of updates where it is known without a fit."""
+        return None
+
+    def get_config(self) -> dict[str, Any]:
+        return {"verbose": self.verbose}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LearningRateCallback":
+        return cls(**config)
+
+    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+        optimizer = innermost_optimizer(self.model)
+        _refuse_second_writer(self, optimizer, others)
+        self.history = {"learning_rate": []}
+        if momentum_names(optimizer):
+            self.history["momentum"] = []
+        self._curves = {}
+
+    def take_part(self, step_state: StepState) -> None:
+        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i))
+        for name in self.driven_momenta():
+            step_state.drive(name, lambda i: self._curves["momentum"](i))
+
+    def driven_momenta(self) -> list[str]:
+        """Return the optimizer's hyperparameters that follow `momentum_curve`."""
+        return []
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        state = self.step_state
+        if not self._curves:
+            self._curves = self._compute_curves(state.clock.total)
+            if "momentum" in self.history and "momentum" not in self._curves:
+                constant = float(vars(state.optimizer)[momentum_names(state.optimizer)[0]])
+                self._curves["momentum"] = lambda i: np.full(np.shape(i), constant)
+        self._next = iterations(state.optimizer) - state.clock.origin
+
+    def _compute_curves(self, total: int | None) -> dict[str, curves.Curve]:
+        found = {"learning_rate": self.learning_rate_curve(total)}
+        momentum = self.momentum_curve(total)
+        return found if momentum is None else {**found, "momentum": momentum}
+
+    def update_logs(self, epoch: int, logs: dict) -> None:
+        state = self.step_state
+        done = iterations(state.optimizer) - state.clock.origin
+        updates = np.arange(self._next, done)
+        for name, values in self.history.items():
+            values.extend(self._curves[name](updates).tolist())
+            # An epoch shorter than an update logs what would have been in force.
+            logs[name] = float(self._curves[name](np.array([max(done - 1, self._next)]))[0])
+        if self.verbose:
+            told = ", ".join(f"{name.replace('_', ' ')} {logs[name]:.6g}" for name in self.history)
+            print(f"\nEpoch {epoch + 1}: {type(self).__name__} ended at {told}.")
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the learning rate, and the momentum where it moves, over the updates.
+
+        After a `fit`, what was in force in it; before, what will be.
+
+        Args:
+            ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+
+        Returns:
+            The `Axes` with the learning rate.
+
+        Raises:
+            ValueError: there was no `fit` yet and the number of updates is not known.
+            ImportError: matplotlib is not installed.
+        """
+        values = {name: np.array(v) for name, v in self.history.items() if v}
+        if not values:
+            total = self.known_total()
+            if total is None:
+                raise ValueError(
+                    "Cannot plot before `fit`, which tells the number of updates. Pass "
+                    "`total_steps`, or plot afterwards. Received: total_steps=None"
+                )
+            updates = np.arange(total)
+            values = {name: c(updates) for name, c in self._compute_curves(total).items()}
+        ax = axes(ax)
+        lines = ax.plot(values["learning_rate"], color="C0", label="learning rate")
+        ax.set_xlabel("update")
+        ax.set_ylabel("learning rate")
+        momentum = values.get("momentum")
+        if momentum is not None and np.ptp(momentum) > 0:
+            right = ax.twinx()
+            lines += right.plot(momentum, color="C1", linestyle="--", label="momentum")
+            right.set_ylabel("momentum")
+            ax.legend(handles=lines, loc="lower center")
+        return ax
+
+
+@keras.saving.register_keras_serializable(package=_PACKAGE)
+class OneCycleScheduler(LearningRateCallback):
+    """Train on the 1cycle policy: the learning rate up and down again, the momentum the other way.
+
+    The rate in force in update `i` is `OneCycle(...)(i)`, the momentum goes from `max_momentum` to
+    `base_momentum` at the peak of the rate and back. Both act inside the compiled step, update by
+    update, on every backend, and go on where they stood when a `fit` is resumed.
+
+    Args:
+        max_learning_rate: float > 0, the rate at the peak.
+        total_steps: int > 0, the number of updates of the cycle, or None: all updates of the `fit`,
+            epochs times updates per epoch. Past it, the last values.
+        warmup_fraction, three_phase, anneal, div_factor, final_div_factor: as in `OneCycle`.
+        cycle_momentum: `"auto"`: cycle the momentum if the optimizer has one in use, as `momentum` of
+            SGD and RMSprop or `beta_1` of Adam and its like; True: require it; False: leave it alone.
+        base_momentum: float in [0, 1), the momentum at the peak of the rate.
+        max_momentum: float in [0, 1), the momentum at both ends.
+        verbose: 1 prints rate and momentum after each epoch.
+
+    Attributes:
+        history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
+            and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+
+    Raises:
+        ValueError: a value is out of its range. When `fit` begins: the model is not compiled, or its
+            optimizer has no single learning rate, or a schedule for it; another callback sets the
+            rate too; `cycle_momentum=True` and there is no momentum that can be cycled;
+            `total_steps=None` and the length of an epoch is unknown.
+        TypeError: a value is of the wrong type.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.layers.Dense(1)])
+    >>> model.compile(keras.optimizers.SGD(momentum=0.9), loss="mse")
+    >>> one_cycle = OneCycleScheduler(0.1)
+    >>> x, y = np.ones((64, 2)), np.ones((64, 1))
+    >>> history = model.fit(x, y, batch_size=16, epochs=5, callbacks=[one_cycle], verbose=0)
+    >>> [round(m, 2) for m in one_cycle.history["momentum"][::4]]
+    [0.95, 0.9, 0.85, 0.9, 0.95]
+
+    Reference:
+        Smith & Topin, Super-Convergence, 2018 (https://arxiv.org/abs/1708.07120).
+    """
+
+    def __init__(
+        self,
+        max_learning_rate: float,
+        total_steps: int | None = None,
+        *,
+        warmup_fraction: float = 0.45,
+        three_phase: bool = True,
+        anneal: str = "linear",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        cycle_momentum: bool | str = "auto",
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        verbose: int = 0,
+    ):
+        super().__init__(verbose)
+        _check_one_cycle(
+            max_learning_rate,
+            total_steps,
+            warmup_fraction,
+            three_phase,
+            anneal,
+            div_factor,
+            final_div_factor,
+        )
+        if not (cycle_momentum == "auto" or isinstance(cycle_momentum, bool)):
+            raise ValueError(
+                'Expected `cycle_momentum` to be True, False or "auto". '
+                f"Received: cycle_momentum={cycle_momentum!r}"
+            )
+        _check_number("base_momentum", base_momentum, "in [0, 1)", 0 <= _real(base_momentum) < 1)
+        _check_number("max_momentum", max_momentum, "in [0, 1)", 0 <= _real(max_momentum) < 1)
+        if base_momentum > max_momentum:
+            raise ValueError(
+                "Expected `base_momentum` to be at most `max_momentum`. "
+                f"Received: base_momentum={base_momentum}, max_momentum={max_momentum}"
+            )
+        self.max_learning_rate = max_learning_rate
+        self.total_steps = total_steps
+        self.warmup_fraction = warmup_fraction
+        self.three_phase = three_phase
+        self.anneal = anneal
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = base_momentum
+        self.max_momentum = max_momentum
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "max_learning_rate": self.max_learning_rate,
+            "total_steps": self.total_steps,
+            "warmup_fraction": self.warmup_fraction,
+            "three_phase": self.three_phase,
+            "anneal": self.anneal,
+            "div_factor": self.div_factor,
+            "final_div_factor": self.final_div_factor,
+            "cycle_momentum": self.cycle_momentum,
+            "base_momentum": self.base_momentum,
+            "max_momentum": self.max_momentum,
+        }
+
+    def known_total(self) -> int | None:
+        return self.total_steps
+
+    def learning_rate_curve(self, total: int | None) -> curves.Curve:
+        return _learning_rate_curve(self, self.total_steps or total)
+
+    def momentum_curve(self, total: int | None) -> curves.Curve | None:
+        if self.step_state is None:  # a plot before `fit`: what it will be where there is a momentum
+            return self._momentum_curve(total) if self.cycle_momentum else None
+        return self._momentum_curve(total) if self.driven_momenta() else None
+
+    def _momentum_curve(self, total: int | None) -> curves.Curve:
+        return curves.one_cycle(
+            self.max_momentum,
+            self.base_momentum,
+            self.max_momentum,
+            self.total_steps or total,
+            warmup_fraction=self.warmup_fraction,
+            three_phase=self.three_phase,
+            anneal=self.anneal,
+        )
+
+    def driven_momenta(self) -> list[str]:
+        optimizer = innermost_optimizer(self.model)
+        if not self.cycle_momentum or _recovers_weights_by_momentum(optimizer):
+            return []
+        return momentum_names(optimizer)
+
+    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+        optimizer = innermost_optimizer(self.model)
+        if self.cycle_momentum is True and not self.driven_momenta():
+            reason = (
+                "recovers the weights by its `beta_1`, which must not change"
+                if _recovers_weights_by_momentum(optimizer)
+                else "has no momentum in use"
+            )
+            raise ValueError(
+                f"`cycle_momentum=True` needs a momentum to cycle, but `{type(optimizer).__name__}` "
+                f"{reason}. Use `SGD(momentum=0.9)`, Adam or the like, or `cycle_momentum=False`. "
+                f"Received: cycle_momentum=True, optimizer={optimizer.get_config()}"
+            )
+        if self.total_steps is None and self.params.get("steps") is None:
+            raise ValueError(
+                "The number of updates is unknown, because the data does not tell its length. Pass "
+                "`total_steps` to `OneCycleScheduler` or `steps_per_epoch` to `fit`. "
+                "Received: total_steps=None, steps_per_epoch=None"
+            )
+        super().set_up(others)
+
+
+def _learning_rate_curve(cycle: OneCycle | OneCycleScheduler, total_steps: int) -> curves.Curve:
+    low = cycle.max_learning_rate / cycle.div_factor
+    return curves.one_cycle(
+        low,
+        cycle.max_learning_rate,
+        low / cycle.final_div_factor,
+        total_steps,
+        warmup_fraction=cycle.warmup_fraction,
+        three_phase=cycle.three_phase,
+        anneal=cycle.anneal,
+    )
+
+
+def _recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
+    schedule_free = getattr(keras.optimizers, "ScheduleFreeAdamW", ())
+    return isinstance(optimizer, schedule_free)
+
+
+def _refuse_second_writer(
+    callback: LearningRateCallback,
+    optimizer: keras.optimizers.Optimizer,
+    others: list[keras.callbacks.Callback],
+) -> None:
+    name = type(callback).__name__
+    own = optimizer._learning_rate
+    if not isinstance(own, keras.Variable):
+        raise ValueError(
+            f"`{name}` and the schedule `{getattr(own, '__name__', type(own).__name__)}` of the "
+            "optimizer would both set the learning rate. Compile the model with a float learning "
+            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={own}"
+        )
+    writers = (
+        LearningRateCallback,
+        keras.callbacks.LearningRateScheduler,
+        keras.callbacks.ReduceLROnPlateau,
+    )
+    for other in others:
+        if isinstance(other, writers):
+            raise ValueError(
+                f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "
+                f"of them from `callbacks`. Received: callbacks={[callback, *others]}"
+            )
+
+
+def _check_one_cycle(
+    max_learning_rate: float,
+    total_steps: int | None,
+    warmup_fraction: float,
+    three_phase: bool,
+    anneal: str,
+    div_factor: float,
+    final_div_factor: float,
+) -> None:
+    for name, value in {
+        "max_learning_rate": max_learning_rate,
+        "div_factor": div_factor,
+        "final_div_factor": final_div_factor,
+    }.items():
+        _check_number(name, value, "positive and finite", 0 < _real(value) < math.inf)
+    _check_number("warmup_fraction", warmup_fraction, "in [0, 1]", 0 <= _real(warmup_fraction) <= 1)
+    if total_steps is not None:
+        if isinstance(total_steps, bool) or not isinstance(total_steps, Integral):
+            raise TypeError(f"Expected `total_steps` to be an int. Received: total_steps={total_steps!r}")
+        _check_number("total_steps", total_steps, "positive", total_steps > 0)
+    if not isinstance(three_phase, bool):
+        raise TypeError(f"Expected `three_phase` to be a bool. Received: three_phase={three_phase!r}")
+    if anneal not in curves.ANNEALS:
+        raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
+
+
+def _real(value: Any) -> float:
+    return value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+
+def _check_number(name: str, value: Any, expected: str, holds: bool) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"Expected `{name}` to be a number. Received: {name}={value!r}")
+    if not holds:
+        raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")

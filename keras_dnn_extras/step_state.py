@@ -1,0 +1,572 @@
+"""Values that travel through the compiled training step: hyperparameters in, measurements out.
+
+Keras bakes `momentum`, `beta_1` and the like into the traced step as Python floats, and gives a
+callback no cheap way to reach it: on JAX each access to the model copies the whole training state.
+So the values of the coming updates are uploaded together, as a table, and the step itself looks up
+the row of its update; what it measures it writes into a second table, which is read as rarely.
+
+Everything is in place only while `model.train_function` runs. Between two steps, in every callback
+and after an exception the optimizer and the model are as Keras made them, so that whatever is saved
+or read there is plain Keras.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dnn_extras.curves import Curve
+
+# Internals of Keras that the mechanism rests on. They are private, so their absence is told here
+# and not by a fit that silently does nothing.
+_RELIED_ON = {
+    keras.optimizers.Optimizer: ("_backend_apply_gradients", "_backend_update_step"),
+    keras.Model: ("make_train_function",),
+}
+for _owner, _names in _RELIED_ON.items():
+    for _name in _names:
+        if not hasattr(_owner, _name):
+            raise ImportError(
+                f"keras_dnn_extras needs `{_owner.__name__}.{_name}`, which this version of Keras does "
+                f"not have. Install a version that is supported. Received: keras=={keras.__version__}"
+            )
+
+# What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
+_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+_MOST_ROWS = 4096
+
+
+def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """Return the optimizer of `model` that updates its weights, without loss scaling around it.
+
+    Raises:
+        ValueError: the model is not compiled, or its optimizer cannot be served.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
+        return optimizer
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) or callable(rate):
+        return optimizer
+    raise ValueError(
+        "Expected a model compiled with a Keras optimizer that has one learning rate. Compile the "
+        f"model with one, `keras.optimizers.SGD` for instance. Received: optimizer={optimizer}"
+    )
+
+
+def momentum_names(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Return the names of the momenta that `optimizer` has in use, as `["beta_1"]`."""
+    found = {name: vars(optimizer).get(name) for name in _MOMENTUM_NAMES}
+    return [name for name, value in found.items() if isinstance(value, (int, float)) and value > 0]
+
+
+def iterations(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the number of updates that `optimizer` has applied."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The place of a `fit` on the time line of its optimizer.
+
+    Attributes:
+        origin: the optimizer's `iterations` at update 0 of the fit, which lies before the first
+            update that is applied where the fit resumes another.
+        total: updates in the whole fit, or None where the length of an epoch is unknown.
+    """
+
+    origin: int
+    total: int | None
+
+    @classmethod
+    def of_fit(
+        cls,
+        *,
+        before: int,
+        now: int,
+        first_epoch: int,
+        epochs: int,
+        steps: int | None,
+        accumulation: int,
+    ) -> "Clock":
+        """Return the clock of a fit.
+
+        Args:
+            before: batches that the optimizer had seen when `fit` was called.
+            now: the same when the first epoch begins, after callbacks have restored it.
+            first_epoch: index of that epoch.
+            epochs: index of the epoch to stop before.
+            steps: batches in an epoch, or None if unknown.
+            accumulation: batches in an update.
+        """
+        done = first_epoch * (steps or 0)
+        total = None if steps is None else epochs * steps
+        if now != before or not first_epoch:  # `fit` began where the optimizer stood, or was restored
+            start = before
+        elif before == 0:  # weights restored before `fit`, without an optimizer
+            return cls(-(done // accumulation), total and total // accumulation)
+        else:
+            # Restored before `fit` with its optimizer, which has seen the batches of those epochs:
+            # more where it was trained before, fewer where loss scaling skipped some.
+            start = max(before - done, 0) if steps else 0
+        return cls(start // accumulation, total and (start % accumulation + total) // accumulation)
+
+
+class StepState:
+    """What travels through the training step of one `fit`: the model's `train_function` meanwhile.
+
+    Callbacks join it when training begins and share it. A step that no callback has announced by
+    `begin_batch` (one of a later fit, or `train_on_batch` within this one) is passed on to the train
+    function that Keras made.
+    """
+
+    def __init__(self, model: keras.Model, fit: Any):
+        self.optimizer = innermost_optimizer(model)
+        self.clock: Clock | None = None
+        self._model = model
+        self._fit = fit
+        self._users: list[Any] = []
+        self._curves: dict[str, Curve] = {}
+        self._numbers: dict[str, float] = {}
+        self._measures: dict[Any, tuple[int, Callable]] = {}
+        self._records: dict[Any, list[np.ndarray]] = {}
+        self._plain = model.train_function
+        self._traced: Callable | None = None
+        self._table: keras.Variable | None = None
+        self._ring: keras.Variable | None = None
+        self._announced = False
+        self._reached = False
+        self._exchange_at = 0
+        self._read_until = 0
+
+    @classmethod
+    def join(cls, callback: Any) -> "StepState":
+        """Return the state of the fit that `callback` takes part in, made by the first who asks."""
+        model, fit = callback.model, callback.params
+        current = model.train_function
+        if isinstance(current, cls):
+            if current._fit is fit and callback not in current._users:
+                current._users.append(callback)
+                return current
+            model.train_function = current._plain  # left by a fit that an exception ended
+        state = cls(model, fit)
+        state._users.append(callback)
+        model.train_function = state
+        return state
+
+    def leave(self, callback: Any) -> None:
+        """Take back what `callback` asked for; the last one restores the model."""
+        if callback in self._users:
+            self._users.remove(callback)
+        if not self._users and self._model.train_function is self:
+            self._model.train_function = self._plain
+
+    # -- asked by callbacks -----------------------------------------------------------------------
+
+    def drive(self, name: str, curve: Curve) -> None:
+        """Let `curve(i)` be the optimizer's hyperparameter `name` in update `i` of the fit.
+
+        Args:
+            name: `"learning_rate"`, or a float attribute of the optimizer.
+            curve: takes a NumPy array of update numbers, returns the values. Called first when the
+                first batch begins, when `clock` is set.
+        """
+        if name in self._curves:
+            raise ValueError(f"`{name}` is driven by another callback of this fit already.")
+        if name != "learning_rate":
+            self._numbers[name] = float(vars(self.optimizer)[name])
+        self._curves[name] = curve
+
+    def measure(self, callback: Any, size: int, function: Callable[[list, list], Any]) -> None:
+        """Let `function(gradients, clipped_gradients)` be recorded at every update.
+
+        It is traced into the step and returns `size` floats. Not under a multi-replica
+        `tf.distribute` strategy, where it would see the gradient of one replica.
+        """
+        strategy = getattr(self._model, "distribute_strategy", None)
+        if strategy is not None and strategy.num_replicas_in_sync > 1:
+            raise ValueError(f"Cannot measure under a distribution strategy. Received: {strategy}")
+        self._measures[callback] = (size, function)
+        self._records[callback] = []
+
+    def measured(self, callback: Any) -> np.ndarray:
+        """Return what was measured since the last call, of shape `(updates, size)`."""
+        self._download()
+        rows, self._records[callback] = self._records[callback], []
+        return np.concatenate([np.empty((0, self._measures[callback][0]), "float32"), *rows])
+
+    def begin_epoch(self, epoch: int, *, before: int, params: dict) -> None:
+        """Set the clock by the first epoch, and have the tables exchanged before the next step."""
+        if self.clock is None:
+            self.clock = Clock.of_fit(
+                before=before,
+                now=seen_batches(self.optimizer),
+                first_epoch=epoch,
+                epochs=params["epochs"],
+                steps=params.get("steps"),
+                accumulation=self.optimizer.gradient_accumulation_steps or 1,
+            )
+            self._rows = max(
+                min(params.get("steps") or _MOST_ROWS, _MOST_ROWS),
+                getattr(self._model, "steps_per_execution", 1),
+            )
+            self._read_until = iterations(self.optimizer)
+        self._exchange_at = 0
+
+    def begin_batch(self, batch: int) -> None:
+        """Announce the next step. Nothing is computed here, but for one exchange in many batches."""
+        if batch >= self._exchange_at:
+            self._exchange(batch)
+        if self._model.train_function is not self:  # another callback had it rebuilt
+            self._plain = self._model.train_function
+            self._model.train_function = self
+            self._traced = None
+        self._announced = True
+
+    # -- the tables -------------------------------------------------------------------------------
+
+    def _exchange(self, batch: int) -> None:
+        self._users[0].model  # noqa: B018 - on JAX, brings the state back into the variables
+        self._download()
+        self._upload()
+        steps = getattr(self._model, "steps_per_execution", 1)
+        self._exchange_at = batch + self._rows - steps + 1
+
+    def _upload(self) -> None:
+        """Write the values of the updates to come, each in the row `iterations % rows`."""
+        if not self._curves:
+            return
+        now = iterations(self.optimizer)
+        coming = np.arange(now, now + self._rows)
+        columns = []
+        for name, curve in self._curves.items():
+            values = np.asarray(curve(coming - self.clock.origin), "float64")
+            # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
+            columns += [values] if name == "learning_rate" else [values, 1.0 - values]
+        table = np.empty((self._rows, len(columns)))
+        table[coming % self._rows] = np.stack(columns, axis=1)
+        if self._table is None:
+            self._table = self._variable(table.shape, _table_dtype())
+        self._table.assign(table)
+
+    def _download(self) -> None:
+        """Take what was measured since the last time out of the rows of its updates."""
+        now = iterations(self.optimizer)
+        if self._ring is not None and now > self._read_until:
+            ring = ops.convert_to_numpy(self._ring)[np.arange(self._read_until, now) % self._rows]
+            first = 0
+            for callback, (size, _) in self._measures.items():
+                self._records[callback].append(ring[:, first : first + size])
+                first += size
+        self._read_until = now
+
+    def _variable(self, shape: tuple[int, ...], dtype: str) -> keras.Variable:
+        strategy = getattr(self._model, "distribute_strategy", None)
+        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+            return keras.Variable(
+                np.zeros(shape),
+                dtype=dtype,
+                trainable=False,
+                aggregation="only_first_replica",
+                name="step_state",
+            )
+
+    # -- the step ---------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any) -> Any:
+        """Run one step, or a group of them, as `model.train_function`."""
+        if not self._announced:
+            return self._plain(*args)
+        self._announced = False
+        if self._measures and self._ring is None:
+            width = sum(size for size, _ in self._measures.values())
+            self._ring = self._variable((self._rows, width), "float32")
+        with self._in_place():
+            if self._traced is None:
+                self._trace()
+            result = self._run(*args)
+        if not self._reached and self._model.optimizer is self.optimizer:
+            raise RuntimeError(
+                f"The training step did not apply gradients through `{type(self.optimizer).__name__}"
+                "._backend_apply_gradients`, so callbacks cannot reach it. In a custom `train_step` "
+                "use `self.optimizer.apply`; in a custom optimizer override `update_step`, not "
+                f"`apply`. Received: model={self._model}, optimizer={self.optimizer}"
+            )
+        return result
+
+    def _trace(self) -> None:
+        self._model.make_train_function(force=True)
+        self._traced = self._model.train_function
+        self._model.train_function = self
+
+    def _run(self, *args: Any) -> Any:
+        if keras.backend.backend() != "jax":
+            return self._traced(*args)
+        # JAX: the step is a pure function, what it reads and writes goes in and out with the
+        # optimizer's variables.
+        added = self._variables()
+        (weights, others, own, metrics), iterator = args
+        state = (weights, others, [*own, *(v.value for v in added)], metrics)
+        logs, (weights, others, own, metrics) = self._traced(state, iterator)
+        kept = len(own) - len(added)
+        for variable, value in zip(added, own[kept:], strict=True):
+            variable.assign(value)
+        return logs, (weights, others, own[:kept], metrics)
+
+    def _variables(self) -> list[keras.Variable]:
+        return [v for v in (self._table, self._ring) if v is not None]
+
+    @contextlib.contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Put the step's own methods, and on JAX its variables, in the optimizer while it runs."""
+        own = vars(self.optimizer)
+        methods = {"_backend_apply_gradients": self._apply_gradients}
+        if self._measures:
+            methods |= {
+                "_clip_gradients": self._clip_gradients,
+                "_backend_update_step": self._update_step,
+            }
+        added = self._variables() if keras.backend.backend() == "jax" else []
+        known = self.optimizer._variables[:]
+        own.update(methods)
+        self.optimizer._variables.extend(added)
+        try:
+            yield
+        finally:
+            if added:  # else the optimizer may have been built meanwhile, and keeps what it made
+                self.optimizer._variables[:] = known
+            for name in methods:
+                del own[name]
+
+    def _apply_gradients(self, gradients: list, variables: list) -> Any:
+        self._reached = True
+        apply = type(self.optimizer)._backend_apply_gradients
+        if not self._curves:
+            return apply(self.optimizer, gradients, variables)
+        with _depending_on(gradients):
+            row = ops.take(self._table.value, self._row(), axis=0)
+            values = [row[i] for i in range(self._table.shape[1])]
+            in_step = {}
+            for name in self._curves:
+                if name == "learning_rate":
+                    self.optimizer.learning_rate.assign(values.pop(0))
+                else:
+                    in_step[name] = _in_step(self._numbers[name], values.pop(0), values.pop(0))
+        own = vars(self.optimizer)
+        own.update(in_step)
+        try:
+            return apply(self.optimizer, gradients, variables)
+        finally:
+            # The known numbers, not those found: replicas of a MirroredStrategy come and go in
+            # threads of their own, and find each other's.
+            own.update(self._numbers)
+
+    def _clip_gradients(self, gradients: list) -> list:
+        clipped = type(self.optimizer)._clip_gradients(self.optimizer, gradients)
+        self._gradients = (gradients, clipped)
+        return clipped
+
+    def _update_step(self, gradients: list, variables: list, learning_rate: Any) -> Any:
+        rows = [function(*self._gradients) for _, function in self._measures.values()]
+        row = ops.concatenate([ops.cast(row, "float32") for row in rows])
+        del self._gradients
+        index = ops.reshape(self._row(), (1, 1))
+        self._ring.assign(ops.scatter_update(self._ring.value, index, row[None]))
+        update = type(self.optimizer)._backend_update_step
+        return update(self.optimizer, gradients, variables, learning_rate)
+
+    def _row(self) -> Any:
+        return ops.mod(ops.cast(self.optimizer.iterations, "int32"), self._rows)
+
+
+def seen_batches(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the number of batches whose gradients `optimizer` has been given."""
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+
+
+class StepCallback(keras.callbacks.Callback):
+    """A callback that takes part in the step: it joins, keeps time with it and leaves.
+
+    Subclasses override `set_up`, and `update_logs` where they have something to log.
+    """
+
+    step_state: StepState | None = None
+
+    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+        """Check the fit that begins, change nothing. `others`: the fit's other callbacks."""
+
+    def take_part(self, step_state: StepState) -> None:
+        """Tell `step_state` what to drive and to measure."""
+
+    def update_logs(self, epoch: int, logs: dict) -> None:
+        """Write what the epoch has brought into `logs`."""
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # Before any callback restores anything: `BackupAndRestore` may come before this one.
+        optimizer = getattr(model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        self._before = seen_batches(optimizer) if hasattr(optimizer, "_iterations") else 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        fit = _fit_of(self)
+        self.set_up([c for c in fit if c is not self])
+        # Loggers that stand before this one in the user's list have to see what it logs. Moving the
+        # element that a loop is at to the front leaves the rest of the loop as it is.
+        if fit:
+            fit.remove(self)
+            fit.insert(0, self)
+        self.step_state = StepState.join(self)
+        self.take_part(self.step_state)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.step_state.begin_epoch(epoch, before=self._before, params=self.params)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.step_state.begin_batch(batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.update_logs(epoch, {} if logs is None else logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.step_state.leave(self)
+        self.step_state = None
+
+
+def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """Return the list of the callbacks that `fit` is calling, `callback` among them.
+
+    Keras tells a callback its model and the number of epochs, but not which others there are. The
+    `CallbackList` stands a frame or two above; where a loop of the user's own calls the callback,
+    there is none.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
+            return owner.callbacks
+        frame = frame.f_back
+    return []
+
+
+# -- what differs between the backends ------------------------------------------------------------
+
+
+def _table_dtype() -> str:
+    # torch: a 0-dimensional float64 acts like a Python float, it promotes nothing.
+    return "float64" if keras.backend.backend() == "torch" else "float32"
+
+
+def _depending_on(gradients: list) -> Any:
+    """Keep what is computed within from running before `gradients` are there.
+
+    TensorFlow starts the step once more where data of unknown length ends, and runs of it whatever
+    does not need the data: an update's learning rate would be set without the update.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    gradient = next(g for g in gradients if g is not None)
+    return tf.control_dependencies([getattr(gradient, "values", gradient)])
+
+
+def _in_step(number: float, value: Any, complement: Any) -> Any:
+    """Return what stands in for the hyperparameter `number` in the step."""
+    return value if keras.backend.backend() == "torch" else _InStep(number, value, complement)
+
+
+class _InStep:
+    """Stands in for a float hyperparameter in the step: compared as the number, computed as a tensor.
+
+    Optimizers ask `momentum != 0` or `momentum > 0` to know whether they have slots for it, which is
+    decided before the trace, and use it in arithmetic and in `ops.cast`, which is traced. Whatever
+    would make a constant of it, as `float` does, is an error.
+    """
+
+    def __init__(self, number: float, value: Any, complement: Any):
+        self._number = number
+        self._value = value
+        self._complement = complement
+
+    @property
+    def dtype(self) -> Any:
+        return self._value.dtype
+
+    @property
+    def shape(self) -> tuple:
+        return ()
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self._value if dtype is None else ops.cast(self._value, dtype.name)
+
+    def __jax_array__(self) -> Any:
+        return self._value
+
+    def _like(self, other: Any, value: Any) -> Any:
+        dtype = getattr(other, "dtype", None)
+        if dtype is None:
+            return value
+        dtype = keras.backend.standardize_dtype(dtype)
+        return ops.cast(value, dtype) if "float" in dtype else value
+
+    def __bool__(self) -> bool:
+        return bool(self._number)
+
+    def __eq__(self, other: object) -> bool:
+        return self._number == other
+
+    def __ne__(self, other: object) -> bool:
+        return self._number != other
+
+    def __lt__(self, other: Any) -> bool:
+        return self._number < other
+
+    def __le__(self, other: Any) -> bool:
+        return self._number <= other
+
+    def __gt__(self, other: Any) -> bool:
+        return self._number > other
+
+    def __ge__(self, other: Any) -> bool:
+        return self._number >= other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __rsub__(self, other: Any) -> Any:
+        if isinstance(other, (int, float)) and other == 1:
+            return self._complement
+        return ops.subtract(other, self._like(other, self._value))
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, (int, float)) and other == 1:
+            return ops.negative(self._complement)
+        return ops.subtract(self._like(other, self._value), other)
+
+    def __add__(self, other: Any) -> Any:
+        return ops.add(self._like(other, self._value), other)
+
+    def __mul__(self, other: Any) -> Any:
+        return ops.multiply(self._like(other, self._value), other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        return ops.divide(self._like(other, self._value), other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return ops.divide(other, self._like(other, self._value))
+
+    def __pow__(self, other: Any) -> Any:
+        return ops.power(self._like(other, self._value), other)
+
+    def __neg__(self) -> Any:
+        return ops.negative(self._value)
