@@ -1,6 +1,7 @@
 """Learning-rate schedules, and the callbacks that follow the same curves."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,16 +10,27 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras import curves
+from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_state import (
     StepCallback,
     StepState,
     innermost_optimizer,
-    iterations,
     momentum_names,
 )
 
 _PACKAGE = "keras_dnn_extras"
+
+# The arguments that the schedule and the callback share.
+_CYCLE = (
+    "max_learning_rate",
+    "total_steps",
+    "warmup_fraction",
+    "three_phase",
+    "anneal",
+    "div_factor",
+    "final_div_factor",
+)
 
 
 @keras.saving.register_keras_serializable(package=_PACKAGE)
@@ -75,15 +87,6 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         name: str | None = None,
     ):
         super().__init__()
-        _check_one_cycle(
-            max_learning_rate,
-            total_steps,
-            warmup_fraction,
-            three_phase,
-            anneal,
-            div_factor,
-            final_div_factor,
-        )
         self.max_learning_rate = max_learning_rate
         self.total_steps = total_steps
         self.warmup_fraction = warmup_fraction
@@ -92,6 +95,9 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
         self.name = name
+        if total_steps is None:
+            raise TypeError("Expected `total_steps` to be an int. Received: total_steps=None")
+        _check_cycle(self)
         self._curve = _learning_rate_curve(self, total_steps)
 
     def __call__(self, step: Any) -> Any:
@@ -99,22 +105,13 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
             return self._curve(ops.cast(step, "float32"), ops)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "max_learning_rate": self.max_learning_rate,
-            "total_steps": self.total_steps,
-            "warmup_fraction": self.warmup_fraction,
-            "three_phase": self.three_phase,
-            "anneal": self.anneal,
-            "div_factor": self.div_factor,
-            "final_div_factor": self.final_div_factor,
-            "name": self.name,
-        }
+        return {**_arguments(self, _CYCLE), "name": self.name}
 
 
 class LearningRateCallback(StepCallback):
     """A callback that sets the learning rate of every update by a curve, and the momentum maybe.
 
-    Subclasses say what the curves are, in `learning_rate_curve` and `momentum_curve`.
+    Subclasses say what the curves are, in `curves_for`, and which momenta follow them, in `driven_momenta`.
 
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
@@ -125,17 +122,21 @@ class LearningRateCallback(StepCallback):
         super().__init__()
         if not isinstance(verbose, Integral):
             raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
-        self.verbose = verbose
+        self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
-        self._curves: dict[str, curves.Curve] = {}
+        self._curves: dict[str, Curve] = {}
 
-    def learning_rate_curve(self, total: int | None) -> curves.Curve:
-        """Return the learning rate as a function of the update. `total`: updates in the fit."""
+    def curves_for(self, total: int | None) -> dict[str, Curve]:
+        """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
+
+        Args:
+            total: the number of updates in the fit, or None if it is unknown.
+        """
         raise NotImplementedError
 
-    def momentum_curve(self, total: int | None) -> curves.Curve | None:
-        """Return the momentum as a function of the update, or None to leave it alone."""
-        return None
+    def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
+        """Return the hyperparameters of `optimizer` that follow the curve `"momentum"`."""
+        return []
 
     def known_total(self) -> int | None:
         """Return the number of updates where it is known without a fit."""
@@ -158,36 +159,29 @@ class LearningRateCallback(StepCallback):
 
     def take_part(self, step_state: StepState) -> None:
         step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i))
-        for name in self.driven_momenta():
+        for name in self.driven_momenta(step_state.optimizer):
             step_state.drive(name, lambda i: self._curves["momentum"](i))
-
-    def driven_momenta(self) -> list[str]:
-        """Return the optimizer's hyperparameters that follow `momentum_curve`."""
-        return []
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        state = self.step_state
         if not self._curves:
-            self._curves = self._compute_curves(state.clock.total)
-            if "momentum" in self.history and "momentum" not in self._curves:
-                constant = float(vars(state.optimizer)[momentum_names(state.optimizer)[0]])
-                self._curves["momentum"] = lambda i: np.full(np.shape(i), constant)
-        self._next = iterations(state.optimizer) - state.clock.origin
+            self._curves = self._curves_of_fit()
+        self._first = self.step_state.position()
 
-    def _compute_curves(self, total: int | None) -> dict[str, curves.Curve]:
-        found = {"learning_rate": self.learning_rate_curve(total)}
-        momentum = self.momentum_curve(total)
-        return found if momentum is None else {**found, "momentum": momentum}
+    def _curves_of_fit(self) -> dict[str, Curve]:
+        optimizer = self.step_state.optimizer
+        found = self.curves_for(self.step_state.total)
+        if "momentum" in self.history and not self.driven_momenta(optimizer):
+            constant = float(vars(optimizer)[momentum_names(optimizer)[0]])
+            found["momentum"] = lambda i: np.full(np.shape(i), constant)
+        return found
 
     def update_logs(self, epoch: int, logs: dict) -> None:
-        state = self.step_state
-        done = iterations(state.optimizer) - state.clock.origin
-        updates = np.arange(self._next, done)
+        end = self.step_state.position()
         for name, values in self.history.items():
-            values.extend(self._curves[name](updates).tolist())
-            # An epoch shorter than an update logs what would have been in force.
-            logs[name] = float(self._curves[name](np.array([max(done - 1, self._next)]))[0])
+            values.extend(self._curves[name](np.arange(self._first, end)).tolist())
+            # An epoch that is shorter than an update logs what would have been in force.
+            logs[name] = float(self._curves[name](np.array(max(end - 1, self._first))))
         if self.verbose:
             told = ", ".join(f"{name.replace('_', ' ')} {logs[name]:.6g}" for name in self.history)
             print(f"\nEpoch {epoch + 1}: {type(self).__name__} ended at {told}.")
@@ -215,8 +209,7 @@ class LearningRateCallback(StepCallback):
                     "Cannot plot before `fit`, which tells the number of updates. Pass "
                     "`total_steps`, or plot afterwards. Received: total_steps=None"
                 )
-            updates = np.arange(total)
-            values = {name: c(updates) for name, c in self._compute_curves(total).items()}
+            values = {name: curve(np.arange(total)) for name, curve in self.curves_for(total).items()}
         ax = axes(ax)
         lines = ax.plot(values["learning_rate"], color="C0", label="learning rate")
         ax.set_xlabel("update")
@@ -291,27 +284,6 @@ class OneCycleScheduler(LearningRateCallback):
         verbose: int = 0,
     ):
         super().__init__(verbose)
-        _check_one_cycle(
-            max_learning_rate,
-            total_steps,
-            warmup_fraction,
-            three_phase,
-            anneal,
-            div_factor,
-            final_div_factor,
-        )
-        if not (cycle_momentum == "auto" or isinstance(cycle_momentum, bool)):
-            raise ValueError(
-                'Expected `cycle_momentum` to be True, False or "auto". '
-                f"Received: cycle_momentum={cycle_momentum!r}"
-            )
-        _check_number("base_momentum", base_momentum, "in [0, 1)", 0 <= _real(base_momentum) < 1)
-        _check_number("max_momentum", max_momentum, "in [0, 1)", 0 <= _real(max_momentum) < 1)
-        if base_momentum > max_momentum:
-            raise ValueError(
-                "Expected `base_momentum` to be at most `max_momentum`. "
-                f"Received: base_momentum={base_momentum}, max_momentum={max_momentum}"
-            )
         self.max_learning_rate = max_learning_rate
         self.total_steps = total_steps
         self.warmup_fraction = warmup_fraction
@@ -322,53 +294,32 @@ class OneCycleScheduler(LearningRateCallback):
         self.cycle_momentum = cycle_momentum
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
+        _check_cycle(self)
+        _check_cycled_momentum(self)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "max_learning_rate": self.max_learning_rate,
-            "total_steps": self.total_steps,
-            "warmup_fraction": self.warmup_fraction,
-            "three_phase": self.three_phase,
-            "anneal": self.anneal,
-            "div_factor": self.div_factor,
-            "final_div_factor": self.final_div_factor,
-            "cycle_momentum": self.cycle_momentum,
-            "base_momentum": self.base_momentum,
-            "max_momentum": self.max_momentum,
-        }
+        momentum = _arguments(self, ("cycle_momentum", "base_momentum", "max_momentum"))
+        return {**super().get_config(), **_arguments(self, _CYCLE), **momentum}
 
     def known_total(self) -> int | None:
         return self.total_steps
 
-    def learning_rate_curve(self, total: int | None) -> curves.Curve:
-        return _learning_rate_curve(self, self.total_steps or total)
+    def curves_for(self, total: int | None) -> dict[str, Curve]:
+        total = self.total_steps or total
+        found = {"learning_rate": _learning_rate_curve(self, total)}
+        if self.cycle_momentum:
+            ends = self.max_momentum, self.base_momentum, self.max_momentum
+            found["momentum"] = _cycle(self, *ends, total)
+        return found
 
-    def momentum_curve(self, total: int | None) -> curves.Curve | None:
-        if self.step_state is None:  # a plot before `fit`: what it will be where there is a momentum
-            return self._momentum_curve(total) if self.cycle_momentum else None
-        return self._momentum_curve(total) if self.driven_momenta() else None
-
-    def _momentum_curve(self, total: int | None) -> curves.Curve:
-        return curves.one_cycle(
-            self.max_momentum,
-            self.base_momentum,
-            self.max_momentum,
-            self.total_steps or total,
-            warmup_fraction=self.warmup_fraction,
-            three_phase=self.three_phase,
-            anneal=self.anneal,
-        )
-
-    def driven_momenta(self) -> list[str]:
-        optimizer = innermost_optimizer(self.model)
+    def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
         if not self.cycle_momentum or _recovers_weights_by_momentum(optimizer):
             return []
         return momentum_names(optimizer)
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
-        if self.cycle_momentum is True and not self.driven_momenta():
+        if self.cycle_momentum is True and not self.driven_momenta(optimizer):
             reason = (
                 "recovers the weights by its `beta_1`, which must not change"
                 if _recovers_weights_by_momentum(optimizer)
@@ -376,8 +327,8 @@ class OneCycleScheduler(LearningRateCallback):
             )
             raise ValueError(
                 f"`cycle_momentum=True` needs a momentum to cycle, but `{type(optimizer).__name__}` "
-                f"{reason}. Use `SGD(momentum=0.9)`, Adam or the like, or `cycle_momentum=False`. "
-                f"Received: cycle_momentum=True, optimizer={optimizer.get_config()}"
+                f"{reason}. Compile the model with `SGD(momentum=0.9)`, Adam or the like, or use "
+                f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
         if self.total_steps is None and self.params.get("steps") is None:
             raise ValueError(
@@ -388,17 +339,18 @@ class OneCycleScheduler(LearningRateCallback):
         super().set_up(others)
 
 
-def _learning_rate_curve(cycle: OneCycle | OneCycleScheduler, total_steps: int) -> curves.Curve:
-    low = cycle.max_learning_rate / cycle.div_factor
+def _cycle(cycle: "OneCycle | OneCycleScheduler", *values: Any) -> Curve:
     return curves.one_cycle(
-        low,
-        cycle.max_learning_rate,
-        low / cycle.final_div_factor,
-        total_steps,
+        *values,
         warmup_fraction=cycle.warmup_fraction,
         three_phase=cycle.three_phase,
         anneal=cycle.anneal,
     )
+
+
+def _learning_rate_curve(cycle: "OneCycle | OneCycleScheduler", total_steps: int | None) -> Curve:
+    low = cycle.max_learning_rate / cycle.div_factor
+    return _cycle(cycle, low, cycle.max_learning_rate, low / cycle.final_div_factor, total_steps)
 
 
 def _recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -432,38 +384,43 @@ def _refuse_second_writer(
             )
 
 
-def _check_one_cycle(
-    max_learning_rate: float,
-    total_steps: int | None,
-    warmup_fraction: float,
-    three_phase: bool,
-    anneal: str,
-    div_factor: float,
-    final_div_factor: float,
+def _arguments(of: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(of, name) for name in names}
+
+
+def _check_cycle(cycle: "OneCycle | OneCycleScheduler") -> None:
+    for name in ("max_learning_rate", "div_factor", "final_div_factor"):
+        _check_number(cycle, name, "positive and finite", lambda value: 0 < value < math.inf)
+    _check_number(cycle, "warmup_fraction", "in [0, 1]", lambda value: 0 <= value <= 1)
+    if cycle.total_steps is not None:
+        _check_number(cycle, "total_steps", "a positive int", lambda value: value > 0, Integral)
+    if not isinstance(cycle.three_phase, bool):
+        raise TypeError(f"Expected `three_phase` to be a bool. Received: three_phase={cycle.three_phase!r}")
+    if cycle.anneal not in curves.ANNEALS:
+        raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={cycle.anneal!r}')
+
+
+def _check_cycled_momentum(cycle: OneCycleScheduler) -> None:
+    if not (isinstance(cycle.cycle_momentum, bool) or cycle.cycle_momentum == "auto"):
+        raise ValueError(
+            'Expected `cycle_momentum` to be True, False or "auto". '
+            f"Received: cycle_momentum={cycle.cycle_momentum!r}"
+        )
+    for name in ("base_momentum", "max_momentum"):
+        _check_number(cycle, name, "in [0, 1)", lambda value: 0 <= value < 1)
+    if cycle.base_momentum > cycle.max_momentum:
+        raise ValueError(
+            "Expected `base_momentum` to be at most `max_momentum`. Received: "
+            f"base_momentum={cycle.base_momentum}, max_momentum={cycle.max_momentum}"
+        )
+
+
+def _check_number(
+    of: Any, name: str, expected: str, holds: Callable[[Any], bool], kind: type = Real
 ) -> None:
-    for name, value in {
-        "max_learning_rate": max_learning_rate,
-        "div_factor": div_factor,
-        "final_div_factor": final_div_factor,
-    }.items():
-        _check_number(name, value, "positive and finite", 0 < _real(value) < math.inf)
-    _check_number("warmup_fraction", warmup_fraction, "in [0, 1]", 0 <= _real(warmup_fraction) <= 1)
-    if total_steps is not None:
-        if isinstance(total_steps, bool) or not isinstance(total_steps, Integral):
-            raise TypeError(f"Expected `total_steps` to be an int. Received: total_steps={total_steps!r}")
-        _check_number("total_steps", total_steps, "positive", total_steps > 0)
-    if not isinstance(three_phase, bool):
-        raise TypeError(f"Expected `three_phase` to be a bool. Received: three_phase={three_phase!r}")
-    if anneal not in curves.ANNEALS:
-        raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
-
-
-def _real(value: Any) -> float:
-    return value if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-
-
-def _check_number(name: str, value: Any, expected: str, holds: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"Expected `{name}` to be a number. Received: {name}={value!r}")
-    if not holds:
+    value = getattr(of, name)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = "a number" if kind is Real else "an int"
+        raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+    if not holds(value):
         raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")

@@ -14,6 +14,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import keras
@@ -21,6 +22,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras.curves import Curve
+from keras_dnn_extras.in_step import depending_on, stand_in, table_dtype
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
 # and not by a fit that silently does nothing.
@@ -39,6 +41,7 @@ for _owner, _names in _RELIED_ON.items():
 # What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 _MOST_ROWS = 4096
+_ANNOUNCING = keras.callbacks.CallbackList.on_train_batch_begin.__code__
 
 
 def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
@@ -129,7 +132,8 @@ class StepState:
 
     def __init__(self, model: keras.Model, fit: Any):
         self.optimizer = innermost_optimizer(model)
-        self.clock: Clock | None = None
+        self._clock: Any = None  # a `Clock` from the beginning of the first epoch on
+        self._rows = 0
         self._model = model
         self._fit = fit
         self._users: list[Any] = []
@@ -138,10 +142,10 @@ class StepState:
         self._measures: dict[Any, tuple[int, Callable]] = {}
         self._records: dict[Any, list[np.ndarray]] = {}
         self._plain = model.train_function
-        self._traced: Callable | None = None
-        self._table: keras.Variable | None = None
-        self._ring: keras.Variable | None = None
-        self._announced = False
+        self._traced: Any = None
+        self._table: Any = None
+        self._ring: Any = None
+        self._announced: tuple[int, FrameType | None] | None = None
         self._reached = False
         self._exchange_at = 0
         self._read_until = 0
@@ -168,6 +172,15 @@ class StepState:
         if not self._users and self._model.train_function is self:
             self._model.train_function = self._plain
 
+    @property
+    def total(self) -> int | None:
+        """The number of updates in the fit, or None if unknown. Known when its first epoch begins."""
+        return self._clock.total
+
+    def position(self) -> int:
+        """Return the number of the fit's next update. Between two epochs; it asks the device."""
+        return iterations(self.optimizer) - self._clock.origin
+
     # -- asked by callbacks -----------------------------------------------------------------------
 
     def drive(self, name: str, curve: Curve) -> None:
@@ -176,7 +189,7 @@ class StepState:
         Args:
             name: `"learning_rate"`, or a float attribute of the optimizer.
             curve: takes a NumPy array of update numbers, returns the values. Called first when the
-                first batch begins, when `clock` is set.
+                first batch begins.
         """
         if name in self._curves:
             raise ValueError(f"`{name}` is driven by another callback of this fit already.")
@@ -204,8 +217,8 @@ class StepState:
 
     def begin_epoch(self, epoch: int, *, before: int, params: dict) -> None:
         """Set the clock by the first epoch, and have the tables exchanged before the next step."""
-        if self.clock is None:
-            self.clock = Clock.of_fit(
+        if self._clock is None:
+            self._clock = Clock.of_fit(
                 before=before,
                 now=seen_batches(self.optimizer),
                 first_epoch=epoch,
@@ -219,6 +232,7 @@ class StepState:
             )
             self._read_until = iterations(self.optimizer)
         self._exchange_at = 0
+        self._announced = None
 
     def begin_batch(self, batch: int) -> None:
         """Announce the next step. Nothing is computed here, but for one exchange in many batches."""
@@ -228,7 +242,13 @@ class StepState:
             self._plain = self._model.train_function
             self._model.train_function = self
             self._traced = None
-        self._announced = True
+        if self._announced is not None and self._announced[0] != batch:
+            raise RuntimeError(
+                "The loop of `fit` did not call `model.train_function` itself after it began a batch, so "
+                "callbacks cannot reach the training step. In a `fit` of your own, call it from the same "
+                f"function as `callbacks.on_train_batch_begin`. Received: model={self._model}"
+            )
+        self._announced = batch, _loop_of_fit()
 
     # -- the tables -------------------------------------------------------------------------------
 
@@ -247,13 +267,13 @@ class StepState:
         coming = np.arange(now, now + self._rows)
         columns = []
         for name, curve in self._curves.items():
-            values = np.asarray(curve(coming - self.clock.origin), "float64")
+            values = np.asarray(curve(coming - self._clock.origin), "float64")
             # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
             columns += [values] if name == "learning_rate" else [values, 1.0 - values]
         table = np.empty((self._rows, len(columns)))
         table[coming % self._rows] = np.stack(columns, axis=1)
         if self._table is None:
-            self._table = self._variable(table.shape, _table_dtype())
+            self._table = self._variable(table.shape, table_dtype())
         self._table.assign(table)
 
     def _download(self) -> None:
@@ -282,9 +302,9 @@ class StepState:
 
     def __call__(self, *args: Any) -> Any:
         """Run one step, or a group of them, as `model.train_function`."""
-        if not self._announced:
+        if self._announced is None or self._announced[1] not in (None, sys._getframe(1)):
             return self._plain(*args)
-        self._announced = False
+        self._announced = None
         if self._measures and self._ring is None:
             width = sum(size for size, _ in self._measures.values())
             self._ring = self._variable((self._rows, width), "float32")
@@ -302,7 +322,15 @@ class StepState:
         return result
 
     def _trace(self) -> None:
-        self._model.make_train_function(force=True)
+        own, step = vars(self._model), self._model.train_step
+        if keras.backend.backend() == "jax":
+            # `jax.jit` knows `model.train_step` again by equality, and would give what it compiled for
+            # an earlier fit. A function made here equals no other.
+            own["train_step"] = lambda state, data: step(state, data)
+        try:
+            self._model.make_train_function(force=True)
+        finally:
+            own.pop("train_step", None)
         self._traced = self._model.train_function
         self._model.train_function = self
 
@@ -327,7 +355,7 @@ class StepState:
     def _in_place(self) -> Iterator[None]:
         """Put the step's own methods, and on JAX its variables, in the optimizer while it runs."""
         own = vars(self.optimizer)
-        methods = {"_backend_apply_gradients": self._apply_gradients}
+        methods: dict[str, Callable] = {"_backend_apply_gradients": self._apply_gradients}
         if self._measures:
             methods |= {
                 "_clip_gradients": self._clip_gradients,
@@ -350,7 +378,7 @@ class StepState:
         apply = type(self.optimizer)._backend_apply_gradients
         if not self._curves:
             return apply(self.optimizer, gradients, variables)
-        with _depending_on(gradients):
+        with depending_on(gradients):
             row = ops.take(self._table.value, self._row(), axis=0)
             values = [row[i] for i in range(self._table.shape[1])]
             in_step = {}
@@ -358,7 +386,7 @@ class StepState:
                 if name == "learning_rate":
                     self.optimizer.learning_rate.assign(values.pop(0))
                 else:
-                    in_step[name] = _in_step(self._numbers[name], values.pop(0), values.pop(0))
+                    in_step[name] = stand_in(self._numbers[name], values.pop(0), values.pop(0))
         own = vars(self.optimizer)
         own.update(in_step)
         try:
@@ -397,7 +425,7 @@ class StepCallback(keras.callbacks.Callback):
     Subclasses override `set_up`, and `update_logs` where they have something to log.
     """
 
-    step_state: StepState | None = None
+    step_state: StepState  # of the last fit
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         """Check the fit that begins, change nothing. `others`: the fit's other callbacks."""
@@ -437,7 +465,6 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.step_state.leave(self)
-        self.step_state = None
 
 
 def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
@@ -447,7 +474,7 @@ def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback
     `CallbackList` stands a frame or two above; where a loop of the user's own calls the callback,
     there is none.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
@@ -456,117 +483,13 @@ def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback
     return []
 
 
-# -- what differs between the backends ------------------------------------------------------------
+def _loop_of_fit() -> FrameType | None:
+    """Return the frame that is calling the callbacks of a batch, which will call the step as well.
 
-
-def _table_dtype() -> str:
-    # torch: a 0-dimensional float64 acts like a Python float, it promotes nothing.
-    return "float64" if keras.backend.backend() == "torch" else "float32"
-
-
-def _depending_on(gradients: list) -> Any:
-    """Keep what is computed within from running before `gradients` are there.
-
-    TensorFlow starts the step once more where data of unknown length ends, and runs of it whatever
-    does not need the data: an update's learning rate would be set without the update.
+    An exception, in another callback say, may keep it from doing so. The announced step is the one that
+    this very frame calls, and no later one.
     """
-    if keras.backend.backend() != "tensorflow":
-        return contextlib.nullcontext()
-    import tensorflow as tf
-
-    gradient = next(g for g in gradients if g is not None)
-    return tf.control_dependencies([getattr(gradient, "values", gradient)])
-
-
-def _in_step(number: float, value: Any, complement: Any) -> Any:
-    """Return what stands in for the hyperparameter `number` in the step."""
-    return value if keras.backend.backend() == "torch" else _InStep(number, value, complement)
-
-
-class _InStep:
-    """Stands in for a float hyperparameter in the step: compared as the number, computed as a tensor.
-
-    Optimizers ask `momentum != 0` or `momentum > 0` to know whether they have slots for it, which is
-    decided before the trace, and use it in arithmetic and in `ops.cast`, which is traced. Whatever
-    would make a constant of it, as `float` does, is an error.
-    """
-
-    def __init__(self, number: float, value: Any, complement: Any):
-        self._number = number
-        self._value = value
-        self._complement = complement
-
-    @property
-    def dtype(self) -> Any:
-        return self._value.dtype
-
-    @property
-    def shape(self) -> tuple:
-        return ()
-
-    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
-        return self._value if dtype is None else ops.cast(self._value, dtype.name)
-
-    def __jax_array__(self) -> Any:
-        return self._value
-
-    def _like(self, other: Any, value: Any) -> Any:
-        dtype = getattr(other, "dtype", None)
-        if dtype is None:
-            return value
-        dtype = keras.backend.standardize_dtype(dtype)
-        return ops.cast(value, dtype) if "float" in dtype else value
-
-    def __bool__(self) -> bool:
-        return bool(self._number)
-
-    def __eq__(self, other: object) -> bool:
-        return self._number == other
-
-    def __ne__(self, other: object) -> bool:
-        return self._number != other
-
-    def __lt__(self, other: Any) -> bool:
-        return self._number < other
-
-    def __le__(self, other: Any) -> bool:
-        return self._number <= other
-
-    def __gt__(self, other: Any) -> bool:
-        return self._number > other
-
-    def __ge__(self, other: Any) -> bool:
-        return self._number >= other
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __rsub__(self, other: Any) -> Any:
-        if isinstance(other, (int, float)) and other == 1:
-            return self._complement
-        return ops.subtract(other, self._like(other, self._value))
-
-    def __sub__(self, other: Any) -> Any:
-        if isinstance(other, (int, float)) and other == 1:
-            return ops.negative(self._complement)
-        return ops.subtract(self._like(other, self._value), other)
-
-    def __add__(self, other: Any) -> Any:
-        return ops.add(self._like(other, self._value), other)
-
-    def __mul__(self, other: Any) -> Any:
-        return ops.multiply(self._like(other, self._value), other)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Any:
-        return ops.divide(self._like(other, self._value), other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return ops.divide(other, self._like(other, self._value))
-
-    def __pow__(self, other: Any) -> Any:
-        return ops.power(self._like(other, self._value), other)
-
-    def __neg__(self) -> Any:
-        return ops.negative(self._value)
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _ANNOUNCING:
+        frame = frame.f_back
+    return frame.f_back if frame is not None else None

@@ -1,0 +1,120 @@
+"""How a value takes part in the traced step: the lines that differ between the backends."""
+
+import contextlib
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def table_dtype() -> str:
+    # torch: a 0-dimensional float64 acts like a Python float, it promotes nothing.
+    return "float64" if keras.backend.backend() == "torch" else "float32"
+
+
+def depending_on(gradients: list) -> Any:
+    """Keep what is computed within from running before `gradients` are there.
+
+    TensorFlow starts the step once more where data of unknown length ends, and runs of it whatever
+    does not need the data: an update's learning rate would be set without the update.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    gradient = next(g for g in gradients if g is not None)
+    return tf.control_dependencies([getattr(gradient, "values", gradient)])
+
+
+def stand_in(number: float, value: Any, complement: Any) -> Any:
+    """Return what stands in for the hyperparameter `number` in the step."""
+    return value if keras.backend.backend() == "torch" else _StandIn(number, value, complement)
+
+
+class _StandIn:
+    """Stands in for a float hyperparameter in the step: compared as the number, computed as a tensor.
+
+    Optimizers ask `momentum != 0` or `momentum > 0` to know whether they have slots for it, which is
+    decided before the trace, and use it in arithmetic and in `ops.cast`, which is traced. Whatever
+    would make a constant of it, as `float` does, is an error.
+    """
+
+    def __init__(self, number: float, value: Any, complement: Any):
+        self._number = number
+        self._value = value
+        self._complement = complement
+
+    @property
+    def dtype(self) -> Any:
+        return self._value.dtype
+
+    @property
+    def shape(self) -> tuple:
+        return ()
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self._value if dtype is None else ops.cast(self._value, dtype.name)
+
+    def __jax_array__(self) -> Any:
+        return self._value
+
+    def _like(self, other: Any, value: Any) -> Any:
+        dtype = getattr(other, "dtype", None)
+        if dtype is None:
+            return value
+        dtype = keras.backend.standardize_dtype(dtype)
+        return ops.cast(value, dtype) if "float" in dtype else value
+
+    def __bool__(self) -> bool:
+        return bool(self._number)
+
+    def __eq__(self, other: object) -> bool:
+        return self._number == other
+
+    def __ne__(self, other: object) -> bool:
+        return self._number != other
+
+    def __lt__(self, other: Any) -> bool:
+        return self._number < other
+
+    def __le__(self, other: Any) -> bool:
+        return self._number <= other
+
+    def __gt__(self, other: Any) -> bool:
+        return self._number > other
+
+    def __ge__(self, other: Any) -> bool:
+        return self._number >= other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __rsub__(self, other: Any) -> Any:
+        if isinstance(other, (int, float)) and other == 1:
+            return self._complement
+        return ops.subtract(other, self._like(other, self._value))
+
+    def __sub__(self, other: Any) -> Any:
+        if isinstance(other, (int, float)) and other == 1:
+            return ops.negative(self._complement)
+        return ops.subtract(self._like(other, self._value), other)
+
+    def __add__(self, other: Any) -> Any:
+        return ops.add(self._like(other, self._value), other)
+
+    def __mul__(self, other: Any) -> Any:
+        return ops.multiply(self._like(other, self._value), other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        return ops.divide(self._like(other, self._value), other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return ops.divide(other, self._like(other, self._value))
+
+    def __pow__(self, other: Any) -> Any:
+        return ops.power(self._like(other, self._value), other)
+
+    def __neg__(self) -> Any:
+        return ops.negative(self._value)
