@@ -275,7 +275,8 @@ class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
         **kwargs: arguments of `keras.layers.Layer`, such as `name`, `dtype` and `trainable`.
 
     Call arguments:
-        inputs: tensor of shape `(batch, depth, rows, columns, channels)`, channels first or last, floating dtype.
+        inputs: tensor of shape `(batch, depth, rows, columns, channels)`, channels first or last, floating
+            dtype.
         training: ignored.
 
     Returns:

@@ -236,12 +236,12 @@ class StepState:
 
     def begin_batch(self, batch: int) -> None:
         """Announce the next step. Nothing is computed here, but for one exchange in many batches."""
-        if batch >= self._exchange_at:
-            self._exchange(batch)
         if self._model.train_function is not self:  # another callback had it rebuilt
             self._plain = self._model.train_function
             self._model.train_function = self
             self._traced = None
+        if batch >= self._exchange_at or self._traced is None:
+            self._exchange(batch)
         if self._announced is not None and self._announced[0] != batch:
             raise RuntimeError(
                 "The loop of `fit` did not call `model.train_function` itself after it began a batch, so "
@@ -258,9 +258,14 @@ class StepState:
         self._upload()
         steps = getattr(self._model, "steps_per_execution", 1)
         self._exchange_at = batch + self._rows - steps + 1
+        if self._traced is None:
+            self._trace()
 
     def _upload(self) -> None:
         """Write the values of the updates to come, each in the row `iterations % rows`."""
+        if self._measures and self._ring is None:
+            width = sum(size for size, _ in self._measures.values())
+            self._ring = self._variable((self._rows, width), "float32")
         if not self._curves:
             return
         now = iterations(self.optimizer)
@@ -305,12 +310,7 @@ class StepState:
         if self._announced is None or self._announced[1] not in (None, sys._getframe(1)):
             return self._plain(*args)
         self._announced = None
-        if self._measures and self._ring is None:
-            width = sum(size for size, _ in self._measures.values())
-            self._ring = self._variable((self._rows, width), "float32")
         with self._in_place():
-            if self._traced is None:
-                self._trace()
             result = self._run(*args)
         if not self._reached and self._model.optimizer is self.optimizer:
             raise RuntimeError(
@@ -322,17 +322,15 @@ class StepState:
         return result
 
     def _trace(self) -> None:
-        own, step = vars(self._model), self._model.train_step
-        if keras.backend.backend() == "jax":
-            # `jax.jit` knows `model.train_step` again by equality, and would give what it compiled for
-            # an earlier fit. A function made here equals no other.
-            own["train_step"] = lambda state, data: step(state, data)
-        try:
+        step = self._model.train_step
+        # `jax.jit` knows `model.train_step` again by equality, and would give what it compiled for an
+        # earlier fit. A function made here equals no other.
+        own_step = {"train_step": lambda state, data: step(state, data)}
+        if keras.backend.backend() != "jax":
+            own_step = {}
+        with self._in_place(), _replaced(vars(self._model), own_step):
             self._model.make_train_function(force=True)
-        finally:
-            own.pop("train_step", None)
-        self._traced = self._model.train_function
-        self._model.train_function = self
+        self._traced, self._model.train_function = self._model.train_function, self
 
     def _run(self, *args: Any) -> Any:
         if keras.backend.backend() != "jax":
@@ -354,30 +352,28 @@ class StepState:
     @contextlib.contextmanager
     def _in_place(self) -> Iterator[None]:
         """Put the step's own methods, and on JAX its variables, in the optimizer while it runs."""
-        own = vars(self.optimizer)
-        methods: dict[str, Callable] = {"_backend_apply_gradients": self._apply_gradients}
+        methods: dict[str, Any] = {"_backend_apply_gradients": self._apply_gradients}
         if self._measures:
             methods |= {
                 "_clip_gradients": self._clip_gradients,
                 "_backend_update_step": self._update_step,
             }
+        self._keras = {name: getattr(self.optimizer, name) for name in methods}
         added = self._variables() if keras.backend.backend() == "jax" else []
         known = self.optimizer._variables[:]
-        own.update(methods)
         self.optimizer._variables.extend(added)
         try:
-            yield
+            with _replaced(vars(self.optimizer), methods):
+                yield
         finally:
             if added:  # else the optimizer may have been built meanwhile, and keeps what it made
                 self.optimizer._variables[:] = known
-            for name in methods:
-                del own[name]
 
     def _apply_gradients(self, gradients: list, variables: list) -> Any:
         self._reached = True
-        apply = type(self.optimizer)._backend_apply_gradients
+        apply = self._keras["_backend_apply_gradients"]
         if not self._curves:
-            return apply(self.optimizer, gradients, variables)
+            return apply(gradients, variables)
         with depending_on(gradients):
             row = ops.take(self._table.value, self._row(), axis=0)
             values = [row[i] for i in range(self._table.shape[1])]
@@ -390,14 +386,14 @@ class StepState:
         own = vars(self.optimizer)
         own.update(in_step)
         try:
-            return apply(self.optimizer, gradients, variables)
+            return apply(gradients, variables)
         finally:
             # The known numbers, not those found: replicas of a MirroredStrategy come and go in
             # threads of their own, and find each other's.
             own.update(self._numbers)
 
     def _clip_gradients(self, gradients: list) -> list:
-        clipped = type(self.optimizer)._clip_gradients(self.optimizer, gradients)
+        clipped = self._keras["_clip_gradients"](gradients)
         self._gradients = (gradients, clipped)
         return clipped
 
@@ -407,11 +403,23 @@ class StepState:
         del self._gradients
         index = ops.reshape(self._row(), (1, 1))
         self._ring.assign(ops.scatter_update(self._ring.value, index, row[None]))
-        update = type(self.optimizer)._backend_update_step
-        return update(self.optimizer, gradients, variables, learning_rate)
+        return self._keras["_backend_update_step"](gradients, variables, learning_rate)
 
     def _row(self) -> Any:
         return ops.mod(ops.cast(self.optimizer.iterations, "int32"), self._rows)
+
+
+@contextlib.contextmanager
+def _replaced(attributes: dict[str, Any], others: dict[str, Any]) -> Iterator[None]:
+    """Put `others` into the `vars` of an object for a while, past its own `__setattr__`."""
+    found = {name: attributes[name] for name in others if name in attributes}
+    attributes.update(others)
+    try:
+        yield
+    finally:
+        for name in others:
+            attributes.pop(name, None)
+        attributes.update(found)
 
 
 def seen_batches(optimizer: keras.optimizers.Optimizer) -> int:

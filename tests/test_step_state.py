@@ -401,10 +401,6 @@ def test_one_hyperparameter_cannot_be_driven_twice():
 
 
 def test_a_step_that_does_not_use_the_optimizer_is_refused_not_ignored():
-    class Unreached(keras.optimizers.SGD):
-        def apply(self, grads, trainable_variables=None):
-            self._iterations.assign_add(1)
-
     model = truth.linear_model(keras.optimizers.SGD(0.1))
     optimizer = keras.optimizers.SGD(0.1)
     optimizer.apply = lambda grads, trainable_variables=None: None
@@ -424,6 +420,20 @@ def test_an_unsupported_keras_is_refused_at_import():
     assert result.returncode == 1
     assert "ImportError: keras_dnn_extras needs" in result.stderr
     assert f"Received: keras=={keras.__version__}" in result.stderr
+
+
+def test_methods_that_a_user_put_on_the_instances_work_and_stay():
+    model = truth.linear_model(keras.optimizers.SGD(0.1))
+    steps, clips = [], []
+    train_step, clip = model.train_step, model.optimizer._clip_gradients
+    model.train_step = lambda *arguments: steps.append(1) or train_step(*arguments)
+    model.optimizer._clip_gradients = lambda gradients: clips.append(1) or clip(gradients)
+    own_step, own_clip = model.train_step, model.optimizer._clip_gradients
+    fit(model, [one_cycle(), Norms()])
+    assert steps
+    assert clips
+    assert model.train_step is own_step
+    assert model.optimizer._clip_gradients is own_clip
 
 
 # -- nothing between the steps -------------------------------------------------------------------------

@@ -1,0 +1,54 @@
+"""Fits linear models on two devices and writes their weights to a file: run by test_distribution.py."""
+
+import sys
+
+import keras
+import numpy as np
+import truth
+
+import keras_dnn_extras as kdx
+
+OPTIMIZERS = {
+    "SGD": lambda: keras.optimizers.SGD(0.01, momentum=0.9),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.01, momentum=0.9),
+    "AdamW": lambda: keras.optimizers.AdamW(0.01, weight_decay=0.1),
+    "Nadam": lambda: keras.optimizers.Nadam(0.01),
+    "scaled Adam": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+}
+BATCHES, EPOCHS = 6, 2
+
+
+def mirrored():
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert strategy.num_replicas_in_sync == 2
+    return strategy.scope()
+
+
+def data_parallel():
+    import jax
+
+    assert len(jax.devices()) == 2
+    return keras.distribution.DataParallel(devices=keras.distribution.list_devices()).scope()
+
+
+def main(path):
+    x, y = truth.data(BATCHES)
+    results = {}
+    with mirrored() if keras.backend.backend() == "tensorflow" else data_parallel():
+        for name, optimizer in OPTIMIZERS.items():
+            model = truth.linear_model(optimizer())
+            callback = kdx.OneCycleScheduler(0.05, anneal="cosine")
+            model.fit(x, y, batch_size=2, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=[callback])
+            weights = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
+            results |= {f"{name}/{i}": weight for i, weight in enumerate(weights)}
+            results |= {f"{name}/{key}": values for key, values in callback.history.items()}
+            results[f"{name}/variables"] = len(model.optimizer.variables)
+    np.savez(path, **results)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

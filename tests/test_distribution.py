@@ -1,0 +1,51 @@
+"""Two devices: MirroredStrategy on TensorFlow, DataParallel on JAX, each in a process of its own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import distributed
+import keras
+import numpy as np
+import pytest
+import truth
+
+HERE = pathlib.Path(__file__).parent
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras distributes a fit on TensorFlow and JAX only"
+)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    path = tmp_path_factory.mktemp("distributed") / "results.npz"
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(HERE / "distributed.py"), str(path)]
+    subprocess.run(command, check=True, env=environment, timeout=300)
+    return np.load(path)
+
+
+@pytest.mark.parametrize("name", distributed.OPTIMIZERS)
+def test_all_replicas_have_the_rate_and_the_momentum_of_the_update(name, results):
+    x, _ = truth.data(distributed.BATCHES)
+    gradients = truth.gradients(x) * distributed.EPOCHS
+    rates, momenta = results[f"{name}/learning_rate"], results[f"{name}/momentum"]
+    assert len(rates) == len(momenta) == len(gradients)
+    optimizer = distributed.OPTIMIZERS[name]()
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    expected = truth.apply_eagerly(optimizer, gradients, rates, momenta)
+    for i, value in enumerate(expected):
+        # 12 updates of about 20 roundings, of numbers up to 2
+        bound = 12 * 20 * np.finfo("float32").eps / 2 * 2
+        np.testing.assert_allclose(results[f"{name}/{i}"], value, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("name", distributed.OPTIMIZERS)
+def test_the_optimizer_has_its_own_variables_only(name, results):
+    model = truth.linear_model(distributed.OPTIMIZERS[name]())
+    model.optimizer.build(model.trainable_variables)
+    assert results[f"{name}/variables"] == len(model.optimizer.variables)

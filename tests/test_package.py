@@ -1,0 +1,148 @@
+"""The house rules: rows of the package, the catalogue of public names, examples in docstrings."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import pytest
+
+import keras_dnn_extras as kdx
+
+PACKAGE = pathlib.Path(kdx.__file__).parent
+README = PACKAGE.parent / "README.md"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+# A module imports only from rows above its own. Maths is NumPy alone.
+ROWS = {
+    "maths": {"curves"},
+    "mechanisms": {"in_step", "plotting", "step_state"},
+    "features": {"mc_dropout", "schedules"},
+    "composition": {"__init__"},
+}
+# Mechanisms that rest on one another, from the lowest.
+MECHANISMS = ["in_step", "plotting", "step_state"]
+
+EXAMPLES = {
+    "OneCycle": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2, three_phase=False)
+    | dict(anneal="cosine", div_factor=5.0, final_div_factor=50.0, name="cycle"),
+    "OneCycleScheduler": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2)
+    | dict(three_phase=False, anneal="cosine", div_factor=5.0, final_div_factor=50.0)
+    | dict(cycle_momentum=True, base_momentum=0.5, max_momentum=0.8, verbose=1),
+    "MCDropout": dict(rate=0.3, noise_shape=(None, 1), seed=1, name="mc", dtype="mixed_bfloat16"),
+    "MCAlphaDropout": dict(rate=0.3, noise_shape=(None, 1), seed=1, name="mc", trainable=False),
+    "MCGaussianDropout": dict(rate=0.3, seed=1, name="mc", dtype="mixed_bfloat16"),
+    "MCSpatialDropout1D": dict(rate=0.3, seed=1, name="mc", dtype="mixed_bfloat16", trainable=False),
+    "MCSpatialDropout2D": dict(rate=0.3, seed=1, data_format="channels_first", trainable=False),
+    "MCSpatialDropout3D": dict(rate=0.3, seed=1, data_format="channels_first", dtype="mixed_bfloat16"),
+}
+
+
+def imports_of(module):
+    """Return the top-level imports of `module` as dotted names, those inside functions left out."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_imports(module):
+    parts = (name.split(".") for name in imports_of(module))
+    return {name[1] for name in parts if name[0] == "keras_dnn_extras"}
+
+
+def test_every_module_has_its_row():
+    assert set(MODULES) == set().union(*ROWS.values())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_rows_above(module):
+    above = set()
+    for row in ROWS.values():
+        if module in row:
+            break
+        above |= row
+    if module in MECHANISMS:
+        above |= set(MECHANISMS[: MECHANISMS.index(module)])
+    assert own_imports(module) <= above
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_backend_is_imported_at_module_top_and_no_keras_in_maths(module):
+    roots = {name.split(".")[0] for name in imports_of(module)}
+    assert not roots & {"tensorflow", "jax", "torch", "matplotlib"}
+    if module in ROWS["maths"]:
+        assert not roots - set(sys.stdlib_module_names) - {"numpy", "keras_dnn_extras"}
+
+
+def test_importing_the_package_imports_no_other_backend_and_no_plotting():
+    def loaded_by(package):
+        script = f"import sys, {package}; print(*sys.modules)"
+        command = [sys.executable, "-c", script]
+        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+    heavy = {"tensorflow", "jax", "torch", "matplotlib"}
+    assert (loaded_by("keras_dnn_extras") - loaded_by("keras")) & heavy == set()
+
+
+def test_the_example_of_each_public_name_is_here():
+    assert set(EXAMPLES) == set(kdx.__all__)
+    assert sorted(kdx.__all__) == kdx.__all__
+
+
+@pytest.mark.parametrize("name", kdx.__all__)
+def test_every_class_is_registered_under_the_package_name(name):
+    assert keras.saving.get_registered_name(getattr(kdx, name)) == f"keras_dnn_extras>{name}"
+
+
+@pytest.mark.parametrize("name", kdx.__all__)
+def test_every_config_makes_an_equal_object(name):
+    made = getattr(kdx, name)(**EXAMPLES[name])
+    config = made.get_config()
+    for argument, value in EXAMPLES[name].items():
+        stored = config[argument]
+        if argument == "dtype":
+            stored = stored["config"]["name"]
+        assert stored == value
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(made))
+    assert type(again) is type(made)
+    assert again.get_config() == config
+    by_default = getattr(kdx, name)(
+        **{"rate": 0.2} if "Dropout" in name else {"max_learning_rate": 0.1, "total_steps": 5}
+    )
+    assert type(by_default).from_config(by_default.get_config()).get_config() == by_default.get_config()
+
+
+@pytest.mark.parametrize("name", kdx.__all__)
+def test_the_docstring_tells_every_argument_and_the_readme_the_name(name):
+    kind = getattr(kdx, name)
+    arguments = re.search(r"Args:\n(.*?)\n\n", kind.__doc__, re.DOTALL).group(1)
+    told = re.findall(r"^ {8}([\w*, ]+):", arguments, re.MULTILINE)
+    told = [argument.strip() for group in told for argument in group.split(",")]
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    stars = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}
+    assert told == [stars.get(p.kind, "") + p.name for p in parameters][1:]
+    for section in ("Raises:", "Example:", "Reference:"):
+        assert section in kind.__doc__
+    assert f"`{name}`" in README.read_text()
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "__init__"])
+def test_the_examples_in_docstrings_run(module):
+    loaded = importlib.import_module(f"keras_dnn_extras.{module}")
+    failed, _ = doctest.testmod(loaded)
+    assert failed == 0
+
+
+def test_the_first_example_of_the_readme_runs():
+    block = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    subprocess.run([sys.executable, "-c", block], check=True, timeout=300)
