@@ -8,8 +8,13 @@ from keras import ops
 
 
 def table_dtype() -> str:
-    # torch: a 0-dimensional float64 acts like a Python float, it promotes nothing.
-    return "float64" if keras.backend.backend() == "torch" else "float32"
+    """Return the dtype to keep hyperparameters in."""
+    if keras.backend.backend() != "torch":
+        return "float32"
+    import torch
+
+    # A 0-dimensional float64 acts like a Python float, it promotes nothing. MPS has none.
+    return "float32" if torch.backends.mps.is_available() else "float64"
 
 
 def depending_on(gradients: list) -> Any:

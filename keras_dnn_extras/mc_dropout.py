@@ -56,6 +56,8 @@ class MCDropout(keras.layers.Dropout):
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if self.rate == 1:  # Keras before 3.14 raises on TensorFlow.
+            return keras.ops.zeros_like(inputs)
         return super().call(inputs, training=True)
 
 
@@ -85,8 +87,7 @@ class MCAlphaDropout(keras.layers.AlphaDropout):
 
     Example:
 
-    >>> import numpy as np
-    >>> bool(np.std(MCAlphaDropout(0.2, seed=1)(np.zeros((1, 100)))) > 0)
+    >>> bool(keras.ops.std(MCAlphaDropout(0.2, seed=1)(keras.ops.zeros((1, 100)))) > 0)
     True
 
     Reference:
@@ -132,8 +133,7 @@ class MCGaussianDropout(keras.layers.GaussianDropout):
 
     Example:
 
-    >>> import numpy as np
-    >>> bool(np.std(MCGaussianDropout(0.2, seed=1)(np.ones((1, 100)))) > 0)
+    >>> bool(keras.ops.std(MCGaussianDropout(0.2, seed=1)(keras.ops.ones((1, 100)))) > 0)
     True
 
     Reference:
@@ -160,6 +160,8 @@ class _MCSpatialDropout(keras.layers.Dropout):
         self.input_spec = keras.layers.InputSpec(ndim=ndim)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        if self.rate == 1:  # Keras before 3.14 raises on TensorFlow.
+            return keras.ops.zeros_like(inputs)
         return super().call(inputs, training=True)
 
     def get_config(self) -> dict[str, Any]:
@@ -192,9 +194,8 @@ class MCSpatialDropout1D(_MCSpatialDropout, keras.layers.SpatialDropout1D):
 
     Example:
 
-    >>> import numpy as np
-    >>> maps = MCSpatialDropout1D(0.5, seed=1)(np.ones((1, 3, 8)))
-    >>> bool(np.all(np.std(maps, axis=1) == 0))
+    >>> maps = MCSpatialDropout1D(0.5, seed=1)(keras.ops.ones((1, 3, 8)))
+    >>> bool(keras.ops.all(keras.ops.std(maps, axis=1) == 0))
     True
 
     Reference:
@@ -238,9 +239,8 @@ class MCSpatialDropout2D(_MCSpatialDropout, keras.layers.SpatialDropout2D):
 
     Example:
 
-    >>> import numpy as np
-    >>> maps = MCSpatialDropout2D(0.5, seed=1)(np.ones((1, 3, 3, 8)))
-    >>> bool(np.all(np.std(maps, axis=(1, 2)) == 0))
+    >>> maps = MCSpatialDropout2D(0.5, seed=1)(keras.ops.ones((1, 3, 3, 8)))
+    >>> bool(keras.ops.all(keras.ops.std(maps, axis=(1, 2)) == 0))
     True
 
     Reference:
@@ -287,9 +287,8 @@ class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
 
     Example:
 
-    >>> import numpy as np
-    >>> maps = MCSpatialDropout3D(0.5, seed=1)(np.ones((1, 3, 3, 3, 8)))
-    >>> bool(np.all(np.std(maps, axis=(1, 2, 3)) == 0))
+    >>> maps = MCSpatialDropout3D(0.5, seed=1)(keras.ops.ones((1, 3, 3, 3, 8)))
+    >>> bool(keras.ops.all(keras.ops.std(maps, axis=(1, 2, 3)) == 0))
     True
 
     Reference:

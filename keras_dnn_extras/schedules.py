@@ -11,13 +11,14 @@ from keras import ops
 
 from keras_dnn_extras import curves
 from keras_dnn_extras.curves import Curve
-from keras_dnn_extras.plotting import axes
-from keras_dnn_extras.step_state import (
-    StepCallback,
-    StepState,
+from keras_dnn_extras.optimizers import (
     innermost_optimizer,
     momentum_names,
+    recovers_weights_by_momentum,
 )
+from keras_dnn_extras.plotting import axes
+from keras_dnn_extras.step_callback import StepCallback
+from keras_dnn_extras.step_state import StepState
 
 _PACKAGE = "keras_dnn_extras"
 
@@ -45,7 +46,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         max_learning_rate: float > 0, the rate at the peak.
         total_steps: int > 0, the number of updates of the cycle. Past it, the last value. Keras asks
-            a schedule once per batch: with `gradient_accumulation_steps` count batches here.
+            a schedule once per batch, so count batches here with `gradient_accumulation_steps`.
         warmup_fraction: float in [0, 1], the share of the updates up to the peak. With three phases
             the way down takes as much again, so that more than 0.5 leaves no room for the end.
         three_phase: bool. False goes from the peak straight to the final rate.
@@ -313,7 +314,7 @@ class OneCycleScheduler(LearningRateCallback):
         return found
 
     def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
-        if not self.cycle_momentum or _recovers_weights_by_momentum(optimizer):
+        if not self.cycle_momentum or recovers_weights_by_momentum(optimizer):
             return []
         return momentum_names(optimizer)
 
@@ -322,7 +323,7 @@ class OneCycleScheduler(LearningRateCallback):
         if self.cycle_momentum is True and not self.driven_momenta(optimizer):
             reason = (
                 "recovers the weights by its `beta_1`, which must not change"
-                if _recovers_weights_by_momentum(optimizer)
+                if recovers_weights_by_momentum(optimizer)
                 else "has no momentum in use"
             )
             raise ValueError(
@@ -353,11 +354,6 @@ def _learning_rate_curve(cycle: "OneCycle | OneCycleScheduler", total_steps: int
     return _cycle(cycle, low, cycle.max_learning_rate, low / cycle.final_div_factor, total_steps)
 
 
-def _recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
-    schedule_free = getattr(keras.optimizers, "ScheduleFreeAdamW", ())
-    return isinstance(optimizer, schedule_free)
-
-
 def _refuse_second_writer(
     callback: LearningRateCallback,
     optimizer: keras.optimizers.Optimizer,
@@ -385,7 +381,8 @@ def _refuse_second_writer(
 
 
 def _arguments(of: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in names}
+    values = {name: getattr(of, name) for name in names}
+    return {n: v.item() if isinstance(v, np.generic) else v for n, v in values.items()}
 
 
 def _check_cycle(cycle: "OneCycle | OneCycleScheduler") -> None:

@@ -13,7 +13,6 @@ or read there is plain Keras.
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -23,6 +22,7 @@ from keras import ops
 
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.in_step import depending_on, stand_in, table_dtype
+from keras_dnn_extras.optimizers import Clock, innermost_optimizer, iterations, seen_batches
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
 # and not by a fit that silently does nothing.
@@ -38,88 +38,8 @@ for _owner, _names in _RELIED_ON.items():
                 f"not have. Install a version that is supported. Received: keras=={keras.__version__}"
             )
 
-# What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
-_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 _MOST_ROWS = 4096
 _ANNOUNCING = keras.callbacks.CallbackList.on_train_batch_begin.__code__
-
-
-def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
-    """Return the optimizer of `model` that updates its weights, without loss scaling around it.
-
-    Raises:
-        ValueError: the model is not compiled, or its optimizer cannot be served.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    if isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
-        return optimizer
-    rate = getattr(optimizer, "_learning_rate", None)
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) or callable(rate):
-        return optimizer
-    raise ValueError(
-        "Expected a model compiled with a Keras optimizer that has one learning rate. Compile the "
-        f"model with one, `keras.optimizers.SGD` for instance. Received: optimizer={optimizer}"
-    )
-
-
-def momentum_names(optimizer: keras.optimizers.Optimizer) -> list[str]:
-    """Return the names of the momenta that `optimizer` has in use, as `["beta_1"]`."""
-    found = {name: vars(optimizer).get(name) for name in _MOMENTUM_NAMES}
-    return [name for name, value in found.items() if isinstance(value, (int, float)) and value > 0]
-
-
-def iterations(optimizer: keras.optimizers.Optimizer) -> int:
-    """Return the number of updates that `optimizer` has applied."""
-    return int(keras.ops.convert_to_numpy(optimizer.iterations))
-
-
-@dataclass(frozen=True)
-class Clock:
-    """The place of a `fit` on the time line of its optimizer.
-
-    Attributes:
-        origin: the optimizer's `iterations` at update 0 of the fit, which lies before the first
-            update that is applied where the fit resumes another.
-        total: updates in the whole fit, or None where the length of an epoch is unknown.
-    """
-
-    origin: int
-    total: int | None
-
-    @classmethod
-    def of_fit(
-        cls,
-        *,
-        before: int,
-        now: int,
-        first_epoch: int,
-        epochs: int,
-        steps: int | None,
-        accumulation: int,
-    ) -> "Clock":
-        """Return the clock of a fit.
-
-        Args:
-            before: batches that the optimizer had seen when `fit` was called.
-            now: the same when the first epoch begins, after callbacks have restored it.
-            first_epoch: index of that epoch.
-            epochs: index of the epoch to stop before.
-            steps: batches in an epoch, or None if unknown.
-            accumulation: batches in an update.
-        """
-        done = first_epoch * (steps or 0)
-        total = None if steps is None else epochs * steps
-        if now != before or not first_epoch:  # `fit` began where the optimizer stood, or was restored
-            start = before
-        elif before == 0:  # weights restored before `fit`, without an optimizer
-            return cls(-(done // accumulation), total and total // accumulation)
-        else:
-            # Restored before `fit` with its optimizer, which has seen the batches of those epochs:
-            # more where it was trained before, fewer where loss scaling skipped some.
-            start = max(before - done, 0) if steps else 0
-        return cls(start // accumulation, total and (start % accumulation + total) // accumulation)
 
 
 class StepState:
@@ -169,8 +89,10 @@ class StepState:
         """Take back what `callback` asked for; the last one restores the model."""
         if callback in self._users:
             self._users.remove(callback)
-        if not self._users and self._model.train_function is self:
-            self._model.train_function = self._plain
+        if not self._users:
+            self._traced = None
+            if self._model.train_function is self:
+                self._model.train_function = self._plain
 
     @property
     def total(self) -> int | None:
@@ -194,7 +116,7 @@ class StepState:
         if name in self._curves:
             raise ValueError(f"`{name}` is driven by another callback of this fit already.")
         if name != "learning_rate":
-            self._numbers[name] = float(vars(self.optimizer)[name])
+            self._numbers[name] = vars(self.optimizer)[name]
         self._curves[name] = curve
 
     def measure(self, callback: Any, size: int, function: Callable[[list, list], Any]) -> None:
@@ -420,75 +342,6 @@ def _replaced(attributes: dict[str, Any], others: dict[str, Any]) -> Iterator[No
         for name in others:
             attributes.pop(name, None)
         attributes.update(found)
-
-
-def seen_batches(optimizer: keras.optimizers.Optimizer) -> int:
-    """Return the number of batches whose gradients `optimizer` has been given."""
-    return int(keras.ops.convert_to_numpy(optimizer._iterations))
-
-
-class StepCallback(keras.callbacks.Callback):
-    """A callback that takes part in the step: it joins, keeps time with it and leaves.
-
-    Subclasses override `set_up`, and `update_logs` where they have something to log.
-    """
-
-    step_state: StepState  # of the last fit
-
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
-        """Check the fit that begins, change nothing. `others`: the fit's other callbacks."""
-
-    def take_part(self, step_state: StepState) -> None:
-        """Tell `step_state` what to drive and to measure."""
-
-    def update_logs(self, epoch: int, logs: dict) -> None:
-        """Write what the epoch has brought into `logs`."""
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        # Before any callback restores anything: `BackupAndRestore` may come before this one.
-        optimizer = getattr(model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        self._before = seen_batches(optimizer) if hasattr(optimizer, "_iterations") else 0
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        fit = _fit_of(self)
-        self.set_up([c for c in fit if c is not self])
-        # Loggers that stand before this one in the user's list have to see what it logs. Moving the
-        # element that a loop is at to the front leaves the rest of the loop as it is.
-        if fit:
-            fit.remove(self)
-            fit.insert(0, self)
-        self.step_state = StepState.join(self)
-        self.take_part(self.step_state)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.step_state.begin_epoch(epoch, before=self._before, params=self.params)
-
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.step_state.begin_batch(batch)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self.update_logs(epoch, {} if logs is None else logs)
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        self.step_state.leave(self)
-
-
-def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
-    """Return the list of the callbacks that `fit` is calling, `callback` among them.
-
-    Keras tells a callback its model and the number of epochs, but not which others there are. The
-    `CallbackList` stands a frame or two above; where a loop of the user's own calls the callback,
-    there is none.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
-            return owner.callbacks
-        frame = frame.f_back
-    return []
 
 
 def _loop_of_fit() -> FrameType | None:

@@ -21,12 +21,12 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. Maths is NumPy alone.
 ROWS = {
     "maths": {"curves"},
-    "mechanisms": {"in_step", "plotting", "step_state"},
+    "mechanisms": {"in_step", "optimizers", "plotting", "step_callback", "step_state"},
     "features": {"mc_dropout", "schedules"},
     "composition": {"__init__"},
 }
 # Mechanisms that rest on one another, from the lowest.
-MECHANISMS = ["in_step", "plotting", "step_state"]
+MECHANISMS = ["plotting", "in_step", "optimizers", "step_state", "step_callback"]
 
 EXAMPLES = {
     "OneCycle": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2, three_phase=False)
@@ -126,7 +126,7 @@ def test_every_config_makes_an_equal_object(name):
 def test_the_docstring_tells_every_argument_and_the_readme_the_name(name):
     kind = getattr(kdx, name)
     arguments = re.search(r"Args:\n(.*?)\n\n", kind.__doc__, re.DOTALL).group(1)
-    told = re.findall(r"^ {8}([\w*, ]+):", arguments, re.MULTILINE)
+    told = re.findall(r"^ {8}(\S[\w*, ]+):", arguments, re.MULTILINE)
     told = [argument.strip() for group in told for argument in group.split(",")]
     parameters = inspect.signature(kind.__init__).parameters.values()
     stars = {inspect.Parameter.VAR_KEYWORD: "**", inspect.Parameter.VAR_POSITIONAL: "*"}

@@ -11,7 +11,9 @@ import pytest
 import truth
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras.step_state import Clock, StepCallback, StepState
+from keras_dnn_extras.optimizers import Clock
+from keras_dnn_extras.step_callback import StepCallback
+from keras_dnn_extras.step_state import StepState
 
 BACKEND = keras.backend.backend()
 BATCHES, EPOCHS = 7, 3
@@ -443,9 +445,7 @@ def test_methods_that_a_user_put_on_the_instances_work_and_stay():
 def test_between_the_steps_of_an_epoch_no_device_is_asked_and_no_model_touched(mode, monkeypatch):
     reads, accesses = [], []
     convert = keras.ops.convert_to_numpy
-    monkeypatch.setattr(
-        "keras_dnn_extras.step_state.keras.ops.convert_to_numpy", lambda x: reads.append(1) or convert(x)
-    )
+    monkeypatch.setattr("keras.ops.convert_to_numpy", lambda x: reads.append(1) or convert(x))
     model_of = keras.callbacks.Callback.model.fget
 
     class Counted(kdx.OneCycleScheduler):

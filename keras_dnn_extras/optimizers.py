@@ -1,0 +1,97 @@
+"""What is asked of an optimizer: which one it is, what momenta it has, and how far it has come."""
+
+from dataclasses import dataclass
+from numbers import Real
+
+import keras
+
+# What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
+_MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
+
+
+def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """Return the optimizer of `model` that updates its weights, without loss scaling around it.
+
+    Raises:
+        ValueError: the model is not compiled, or its optimizer cannot be served.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
+        return optimizer
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) or callable(rate):
+        return optimizer
+    raise ValueError(
+        "Expected a model compiled with a Keras optimizer that has one learning rate. Compile the "
+        f"model with one, `keras.optimizers.SGD` for instance. Received: optimizer={optimizer}"
+    )
+
+
+def momentum_names(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Return the names of the momenta that `optimizer` has in use, as `["beta_1"]`."""
+    found = {name: vars(optimizer).get(name) for name in _MOMENTUM_NAMES}
+    return [name for name, value in found.items() if isinstance(value, Real) and float(value) > 0]
+
+
+def recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return whether `optimizer` computes weights back by its `beta_1`, which must not change then."""
+    return isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ()))
+
+
+def iterations(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the number of updates that `optimizer` has applied."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+
+
+def seen_batches(optimizer: keras.optimizers.Optimizer) -> int:
+    """Return the number of batches whose gradients `optimizer` has been given."""
+    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The place of a `fit` on the time line of its optimizer.
+
+    Attributes:
+        origin: the optimizer's `iterations` at update 0 of the fit, which lies before the first
+            update that is applied where the fit resumes another.
+        total: updates in the whole fit, or None where the length of an epoch is unknown.
+    """
+
+    origin: int
+    total: int | None
+
+    @classmethod
+    def of_fit(
+        cls,
+        *,
+        before: int,
+        now: int,
+        first_epoch: int,
+        epochs: int,
+        steps: int | None,
+        accumulation: int,
+    ) -> "Clock":
+        """Return the clock of a fit.
+
+        Args:
+            before: batches that the optimizer had seen when `fit` was called.
+            now: the same when the first epoch begins, after callbacks have restored it.
+            first_epoch: index of that epoch.
+            epochs: index of the epoch to stop before.
+            steps: batches in an epoch, or None if unknown.
+            accumulation: batches in an update.
+        """
+        done = first_epoch * (steps or 0)
+        total = None if steps is None else epochs * steps
+        if now != before or not first_epoch:  # `fit` began where the optimizer stood, or was restored
+            start = before
+        elif before == 0:  # weights restored before `fit`, without an optimizer
+            return cls(-(done // accumulation), total and total // accumulation)
+        else:
+            # Restored before `fit` with its optimizer, which has seen the batches of those epochs:
+            # more where it was trained before, fewer where loss scaling skipped some.
+            start = max(before - done, 0) if steps else 0
+        return cls(start // accumulation, total and (start % accumulation + total) // accumulation)

@@ -1,0 +1,76 @@
+"""The callback that takes part in the step."""
+
+import sys
+from types import FrameType
+
+import keras
+
+from keras_dnn_extras.optimizers import seen_batches
+from keras_dnn_extras.step_state import StepState
+
+
+class StepCallback(keras.callbacks.Callback):
+    """A callback that takes part in the step: it joins, keeps time with it and leaves.
+
+    Subclasses override `set_up`, and `update_logs` where they have something to log.
+    """
+
+    step_state: StepState  # of the last fit
+
+    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+        """Check the fit that begins, change nothing. `others`: the fit's other callbacks."""
+
+    def take_part(self, step_state: StepState) -> None:
+        """Tell `step_state` what to drive and to measure."""
+
+    def update_logs(self, epoch: int, logs: dict) -> None:
+        """Write what the epoch has brought into `logs`."""
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        # Before any callback restores anything: `BackupAndRestore` may come before this one.
+        optimizer = getattr(model, "optimizer", None)
+        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        self._before = seen_batches(optimizer) if hasattr(optimizer, "_iterations") else 0
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        fit = _fit_of(self)
+        others = fit[:]
+        if fit:
+            others.remove(self)  # once: a callback that is listed twice is among the others
+        self.set_up(others)
+        # Loggers that stand before this one in the user's list have to see what it logs. Moving the
+        # element that a loop is at to the front leaves the rest of the loop as it is.
+        if fit:
+            fit.remove(self)
+            fit.insert(0, self)
+        self.step_state = StepState.join(self)
+        self.take_part(self.step_state)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.step_state.begin_epoch(epoch, before=self._before, params=self.params)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self.step_state.begin_batch(batch)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.update_logs(epoch, {} if logs is None else logs)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.step_state.leave(self)
+
+
+def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+    """Return the list of the callbacks that `fit` is calling, `callback` among them.
+
+    Keras tells a callback its model and the number of epochs, but not which others there are. The
+    `CallbackList` stands a frame or two above; where a loop of the user's own calls the callback,
+    there is none.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
+            return owner.callbacks
+        frame = frame.f_back
+    return []
