@@ -1,5 +1,6 @@
 """Dropout layers that stay active after training, for Monte-Carlo predictions."""
 
+from numbers import Real
 from typing import Any
 
 import keras
@@ -21,7 +22,8 @@ class MCDropout(keras.layers.Dropout):
         noise_shape: tuple or None, the shape of the binary mask, which is broadcast to the inputs'. An
             entry None is the inputs' own: `(None, 1, None)` drops the same features at all timesteps.
         seed: int or None, makes the sequence of masks repeatable. Two layers with the same seed and
-            shape draw the same masks.
+            shape draw the same masks; on PyTorch, where Keras adds the number of the call to the seed,
+            also those with neighbouring seeds, a call later.
         **kwargs: arguments of `keras.layers.Layer`, such as `name`, `dtype` and `trainable`.
 
     Call arguments:
@@ -33,6 +35,7 @@ class MCDropout(keras.layers.Dropout):
 
     Raises:
         ValueError: `rate` is not in [0, 1].
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -53,6 +56,7 @@ class MCDropout(keras.layers.Dropout):
         seed: int | None = None,
         **kwargs: Any,
     ):
+        _check_rate(rate)
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -84,6 +88,7 @@ class MCAlphaDropout(keras.layers.AlphaDropout):
 
     Raises:
         ValueError: `rate` is not in [0, 1).
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -101,7 +106,7 @@ class MCAlphaDropout(keras.layers.AlphaDropout):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        _refuse_rate_of_one(rate)
+        _check_rate(rate, below_one=True)
         super().__init__(rate, noise_shape=noise_shape, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -130,6 +135,7 @@ class MCGaussianDropout(keras.layers.GaussianDropout):
 
     Raises:
         ValueError: `rate` is not in [0, 1).
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -141,7 +147,7 @@ class MCGaussianDropout(keras.layers.GaussianDropout):
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
-        _refuse_rate_of_one(rate)
+        _check_rate(rate, below_one=True)
         super().__init__(rate, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -156,6 +162,7 @@ class _MCSpatialDropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate: float, ndim: int, seed: int | None = None, **kwargs: Any):
+        _check_rate(rate)
         keras.layers.Dropout.__init__(self, rate, seed=seed, **kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=ndim)
 
@@ -191,6 +198,7 @@ class MCSpatialDropout1D(_MCSpatialDropout, keras.layers.SpatialDropout1D):
 
     Raises:
         ValueError: `rate` is not in [0, 1].
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -236,6 +244,7 @@ class MCSpatialDropout2D(_MCSpatialDropout, keras.layers.SpatialDropout2D):
 
     Raises:
         ValueError: `rate` is not in [0, 1], or `data_format` is unknown.
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -284,6 +293,7 @@ class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
 
     Raises:
         ValueError: `rate` is not in [0, 1], or `data_format` is unknown.
+        TypeError: `rate` is no number.
 
     Example:
 
@@ -309,16 +319,20 @@ class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
 def _standardize_data_format(data_format: str | None) -> str:
     if data_format is None:
         return keras.config.image_data_format()
-    if data_format not in ("channels_first", "channels_last"):
+    if str(data_format).lower() not in ("channels_first", "channels_last"):
         raise ValueError(
             'Expected `data_format` to be "channels_first" or "channels_last". '
             f"Received: data_format={data_format!r}"
         )
-    return data_format
+    return str(data_format).lower()
 
 
-def _refuse_rate_of_one(rate: float) -> None:
-    if rate == 1:
+def _check_rate(rate: Any, below_one: bool = False) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, Real):
+        raise TypeError(f"Expected `rate` to be a number. Received: rate={rate!r}")
+    if not 0 <= float(rate) <= 1:
+        raise ValueError(f"Expected `rate` to be between 0 and 1. Received: rate={rate}")
+    if below_one and rate == 1:
         raise ValueError(
             "Expected `rate` to be below 1, where the noise becomes infinite. Use a smaller rate. "
             f"Received: rate={rate}"

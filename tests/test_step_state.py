@@ -151,6 +151,29 @@ def test_the_fit_after_an_exception_is_as_if_there_had_been_none(with_callback):
     for model in (interrupted, other):
         fit(model, [one_cycle()] if with_callback else [])
     assert_equal_states(interrupted, other)
+    if with_callback:
+        assert not isinstance(interrupted.train_function, StepState)
+
+
+def test_a_compiled_step_of_an_earlier_fit_that_is_still_alive_is_not_taken_for_this_ones():
+    # As a notebook keeps one alive with the traceback of an exception.
+    alive = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            alive.append(vars(self.model.train_function)["_traced"])
+
+    class Last(Norms):
+        def take_part(self, step_state):
+            step_state.measure(self, 2, lambda gradients, _: gradients[-1])
+
+    model = truth.linear_model(keras.optimizers.SGD(0.1))
+    first, second = Norms(), Last()
+    fit(model, [first, Keep()])
+    fit(model, [second])
+    assert alive
+    assert len(np.concatenate(first.rows)) == EPOCHS * BATCHES
+    np.testing.assert_array_equal(np.concatenate(second.rows), np.ones((EPOCHS * BATCHES, 2)))
 
 
 def test_train_on_batch_after_an_exception_and_within_a_fit_is_plain():
