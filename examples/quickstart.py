@@ -4,13 +4,12 @@
     python examples/quickstart.py                      # about a minute on two cores
     KERAS_BACKEND=jax python examples/quickstart.py    # or torch
 
-Real data: the 1797 digits of scikit-learn. The network has 20 hidden layers and 12 epochs to learn. The
+Real data: the 1797 digits of scikit-learn. The network has 10 hidden layers and 10 epochs to learn. The
 constant rate and the peak of 1cycle are chosen alike, with the same budget: three candidates, one seed,
 the best on the validation split. Only the two chosen ones see the test split. `quickstart.png` in the
 current folder shows how they went.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,9 +31,9 @@ import numpy as np
 
 import keras_dnn_extras as kdx
 
-SEED = int(os.environ.get("QS_SEED", 42))
-EPOCHS = 12
-BATCH_SIZE = 32
+SEED = 1
+EPOCHS = 10
+BATCH_SIZE = 16
 CANDIDATES = (0.003, 0.01, 0.03)  # for the constant rate and for the peak of 1cycle
 SAMPLES = 50
 
@@ -87,12 +86,12 @@ def load_data():
 
 
 def deep_network():
-    """Return 20 hidden layers by the default recipe: He initialization, ELU, BatchNormalization."""
+    """Return 10 hidden layers by the default recipe: He initialization, ELU, BatchNormalization."""
     keras.utils.set_random_seed(SEED)
     model = keras.Sequential([keras.Input((64,))])
-    for _ in range(20):
+    for _ in range(10):
         # BatchNormalization has a bias of its own.
-        model.add(keras.layers.Dense(32, kernel_initializer="he_normal", use_bias=False))
+        model.add(keras.layers.Dense(24, kernel_initializer="he_normal", use_bias=False))
         model.add(keras.layers.BatchNormalization())
         model.add(keras.layers.Activation("elu"))
     model.add(keras.layers.Dense(10, activation="softmax"))
@@ -112,9 +111,9 @@ def best_of(model, train, validation, folder, *, one_cycle):
     trials = []
     for rate in CANDIDATES:
         # A fresh optimizer in the old one's place. One compiled model for all trials spares tracing
-        # 20 layers again and again.
+        # 10 layers again and again.
         for variable in model.optimizer.variables:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(np.zeros(variable.shape))
         model.optimizer.learning_rate = rate
         model.set_weights(start)
         keras.utils.set_random_seed(SEED)  # the same batches
@@ -203,7 +202,7 @@ def draw(constant, cycle, images):
     epochs = range(1, EPOCHS + 1)
     losses.plot(epochs, constant.losses, "o-", color="C7", label=f"constant rate {constant.rate}")
     losses.plot(epochs, cycle.losses, "o-", color="C0", label="1cycle")
-    losses.set(title="20 hidden layers on digits", xlabel="epoch", ylabel="training loss", yscale="log")
+    losses.set(title="10 hidden layers on digits", xlabel="epoch", ylabel="training loss")
     losses.legend()
 
     for ax, (name, image, mean, std) in zip(row[0], images, strict=True):

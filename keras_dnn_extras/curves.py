@@ -34,7 +34,8 @@ def one_cycle(
     """Return the 1cycle curve `i -> value` for updates `i` from 0 to `total_steps - 1`.
 
     From `begin` to `peak` in `warmup_fraction` of the updates. With three phases, as fast back to
-    `begin` and then on to `end`; with two, straight to `end`. Past the last update: `end`.
+    `begin` and then on to `end`; with two, straight to `end`. Past the last update: `end`; before the
+    first: `begin`.
 
     Reference: Smith & Topin, 2018 (https://arxiv.org/abs/1708.07120). The corners lie where
     `torch.optim.lr_scheduler.OneCycleLR` has them.
@@ -54,7 +55,7 @@ def _joined(ends: Sequence[float], values: Sequence[float], anneal: str) -> Curv
     ]
 
     def curve(i: Any, xp: Any = np) -> Any:
-        i = xp.minimum(i, ends[-1])
+        i = xp.maximum(xp.minimum(i, ends[-1]), 0)
         value = segments[-1](i, xp)
         for stop, segment in reversed(list(zip(ends[:-1], segments[:-1], strict=True))):
             value = xp.where(i <= stop, segment(i, xp), value)

@@ -6,6 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
+REMEDY = (
+    "In an optimizer of your own compute with `keras.ops`, or let the callback leave it alone, as "
+    "`OneCycleScheduler(cycle_momentum=False)` does."
+)
+
 
 def table_dtype() -> str:
     """Return the dtype to keep hyperparameters in."""
@@ -70,6 +75,17 @@ class _StandIn:
         dtype = keras.backend.standardize_dtype(dtype)
         return ops.cast(value, dtype) if "float" in dtype else value
 
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError(
+            "A hyperparameter that a callback drives is a tensor in the training step, and no Python "
+            f"number. {REMEDY}"
+        )
+
+    __float__ = __int__ = __index__ = __array__ = _refuse
+
+    def __format__(self, spec: str) -> str:
+        return format(self._number, spec)
+
     def __bool__(self) -> bool:
         return bool(self._number)
 
@@ -120,6 +136,12 @@ class _StandIn:
 
     def __pow__(self, other: Any) -> Any:
         return ops.power(self._like(other, self._value), other)
+
+    def __rpow__(self, other: Any) -> Any:
+        return ops.power(ops.convert_to_tensor(other, self.dtype), self._value)
+
+    def __abs__(self) -> Any:
+        return ops.abs(self._value)
 
     def __neg__(self) -> Any:
         return ops.negative(self._value)

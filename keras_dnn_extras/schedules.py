@@ -150,6 +150,10 @@ class LearningRateCallback(StepCallback):
     def from_config(cls, config: dict[str, Any]) -> "LearningRateCallback":
         return cls(**config)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Curves are functions made in functions, which are no more than what a fit goes by.
+        return {k: v for k, v in vars(self).items() if k != "step_state"} | {"_curves": {}}
+
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
         _refuse_second_writer(self, optimizer, others)
@@ -331,13 +335,26 @@ class OneCycleScheduler(LearningRateCallback):
                 f"{reason}. Compile the model with `SGD(momentum=0.9)`, Adam or the like, or use "
                 f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
-        if self.total_steps is None and self.params.get("steps") is None:
+        if self.total_steps is None:
+            self._refuse_unknown_total(optimizer)
+        super().set_up(others)
+
+    def _refuse_unknown_total(self, optimizer: keras.optimizers.Optimizer) -> None:
+        params = self.params or {}
+        steps, epochs = params.get("steps"), params.get("epochs")
+        if steps is None or epochs is None:
             raise ValueError(
                 "The number of updates is unknown, because the data does not tell its length. Pass "
                 "`total_steps` to `OneCycleScheduler` or `steps_per_epoch` to `fit`. "
-                "Received: total_steps=None, steps_per_epoch=None"
+                f"Received: total_steps=None, steps_per_epoch={steps}, epochs={epochs}"
             )
-        super().set_up(others)
+        accumulation = optimizer.gradient_accumulation_steps or 1
+        if steps * epochs < accumulation:
+            raise ValueError(
+                "This `fit` is shorter than an update, so that there is no cycle to go through. Train "
+                "for more epochs, pass `total_steps`, or lower `gradient_accumulation_steps`. Received: "
+                f"steps_per_epoch={steps}, epochs={epochs}, gradient_accumulation_steps={accumulation}"
+            )
 
 
 def _cycle(cycle: "OneCycle | OneCycleScheduler", *values: Any) -> Curve:
@@ -373,6 +390,11 @@ def _refuse_second_writer(
         keras.callbacks.ReduceLROnPlateau,
     )
     for other in others:
+        if other is callback:
+            raise ValueError(
+                f"`{name}` is listed twice. Remove one of the two from `callbacks`. "
+                f"Received: callbacks={[callback, *others]}"
+            )
         if isinstance(other, writers):
             raise ValueError(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "

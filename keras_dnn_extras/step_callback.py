@@ -35,7 +35,7 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         fit = _fit_of(self)
-        others = fit[:]
+        others = _flat(fit)
         if fit:
             others.remove(self)  # once: a callback that is listed twice is among the others
         self.set_up(others)
@@ -48,16 +48,18 @@ class StepCallback(keras.callbacks.Callback):
         self.take_part(self.step_state)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self.step_state.begin_epoch(epoch, before=self._before, params=self.params)
+        self.step_state.begin_epoch(epoch, before=self._before, params=self.params or {})
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         self.step_state.begin_batch(batch)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.step_state.end_epoch()
         self.update_logs(epoch, {} if logs is None else logs)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         self.step_state.leave(self)
+        self._before = seen_batches(self.step_state.optimizer)  # a `CallbackList` may be used again
 
 
 def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
@@ -74,3 +76,11 @@ def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback
             return owner.callbacks
         frame = frame.f_back
     return []
+
+
+def _flat(callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+    flat = []
+    for callback in callbacks:
+        nested = isinstance(callback, keras.callbacks.CallbackList)
+        flat += _flat(callback.callbacks) if nested else [callback]
+    return flat

@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras.curves import Curve
-from keras_dnn_extras.in_step import depending_on, stand_in, table_dtype
+from keras_dnn_extras.in_step import REMEDY, depending_on, stand_in, table_dtype
 from keras_dnn_extras.optimizers import Clock, innermost_optimizer, iterations, seen_batches
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
@@ -38,7 +38,7 @@ for _owner, _names in _RELIED_ON.items():
                 f"not have. Install a version that is supported. Received: keras=={keras.__version__}"
             )
 
-_MOST_ROWS = 4096
+_ROWS = 4096  # of the tables, each an update
 _ANNOUNCING = keras.callbacks.CallbackList.on_train_batch_begin.__code__
 
 
@@ -53,6 +53,7 @@ class StepState:
     def __init__(self, model: keras.Model, fit: Any):
         self.optimizer = innermost_optimizer(model)
         self._clock: Any = None  # a `Clock` from the beginning of the first epoch on
+        self._interrupted: int | None = None
         self._rows = 0
         self._model = model
         self._fit = fit
@@ -65,10 +66,11 @@ class StepState:
         self._traced: Any = None
         self._table: Any = None
         self._ring: Any = None
-        self._announced: tuple[int, FrameType | None] | None = None
-        self._reached = False
-        self._exchange_at = 0
-        self._read_until = 0
+        self._announced: tuple | None = None
+        self._reached = self._driven = False
+        self._applied = self._most_applied = 0  # updates in a step, as far as they can be counted
+        self._uploaded = self._read_until = 0  # `iterations` at the last exchange
+        self._exchanged_at = self._exchange_at = 0  # batches
 
     @classmethod
     def join(cls, callback: Any) -> "StepState":
@@ -81,6 +83,8 @@ class StepState:
                 return current
             model.train_function = current._plain  # left by a fit that an exception ended
         state = cls(model, fit)
+        if isinstance(current, cls) and current._clock and current.optimizer is state.optimizer:
+            state._interrupted = current._clock.start
         state._users.append(callback)
         model.train_function = state
         return state
@@ -144,53 +148,110 @@ class StepState:
                 before=before,
                 now=seen_batches(self.optimizer),
                 first_epoch=epoch,
-                epochs=params["epochs"],
+                epochs=params.get("epochs"),
                 steps=params.get("steps"),
                 accumulation=self.optimizer.gradient_accumulation_steps or 1,
+                interrupted=self._interrupted,
             )
-            self._rows = max(
-                min(params.get("steps") or _MOST_ROWS, _MOST_ROWS),
-                getattr(self._model, "steps_per_execution", 1),
-            )
-            self._read_until = iterations(self.optimizer)
+            self._rows = max(_ROWS, self._steps_in_a_call())
+            self._uploaded = self._read_until = iterations(self.optimizer)
+        self._first_of_epoch = iterations(self.optimizer)
+        self._driven = False
         self._exchange_at = 0
         self._announced = None
 
     def begin_batch(self, batch: int) -> None:
         """Announce the next step. Nothing is computed here, but for one exchange in many batches."""
+        if self._announced is not None and self._announced[0] != batch:
+            self._refuse_unreached()
         if self._model.train_function is not self:  # another callback had it rebuilt
+            if self._model.train_function is None:
+                raise RuntimeError(
+                    "The model was compiled anew during `fit`. Compile it before, and call `fit` again. "
+                    f"Received: model={self._model}"
+                )
             self._plain = self._model.train_function
             self._model.train_function = self
             self._traced = None
         if batch >= self._exchange_at or self._traced is None:
             self._exchange(batch)
-        if self._announced is not None and self._announced[0] != batch:
-            raise RuntimeError(
-                "The loop of `fit` did not call `model.train_function` itself after it began a batch, so "
-                "callbacks cannot reach the training step. In a `fit` of your own, call it from the same "
-                f"function as `callbacks.on_train_batch_begin`. Received: model={self._model}"
-            )
-        self._announced = batch, _loop_of_fit()
+        self._announced = batch, self._caller(_loop_of_fit())
+
+    def end_epoch(self) -> None:
+        """Check that the epoch's updates were ours to drive and to measure.
+
+        Raises:
+            RuntimeError: they were not.
+        """
+        moved = iterations(self.optimizer) != self._first_of_epoch
+        if self._announced is not None or (moved and not self._driven):
+            self._refuse_unreached()
+        if moved and not self._reached:
+            self._refuse_unused()
+        self._check_rows()
+
+    def _caller(self, frame: FrameType | None) -> tuple | None:
+        # Not the frame itself, which would keep the data of `fit` alive after an exception. Its address
+        # may be given to a later one then: to another function's, or to that of a `fit` of its own
+        # history.
+        if frame is None:
+            return None
+        return id(frame), frame.f_code, getattr(self._model, "history", None)
+
+    def _refuse_unreached(self) -> None:
+        raise RuntimeError(
+            "A step of `fit` was not the one that callbacks reach. Either another callback replaced "
+            "`model.train_function` after the batch had begun, or a callback overrides "
+            "`on_train_batch_begin` without `super().on_train_batch_begin(batch, logs)`, or a `fit` of "
+            "your own does not call `callbacks.on_train_batch_begin` and `model.train_function` from one "
+            f"and the same function. Received: model={self._model}"
+        )
+
+    def _refuse_unused(self) -> None:
+        raise RuntimeError(
+            f"The training step did not apply gradients through `{type(self.optimizer).__name__}"
+            "._backend_apply_gradients`, so callbacks cannot reach it. In a custom `train_step` use "
+            "`self.optimizer.apply`, where `self.optimizer` is the one that `Model.compile` was given; in "
+            "a custom optimizer override `update_step`, not `apply`. "
+            f"Received: model={self._model}, optimizer={self.optimizer}"
+        )
 
     # -- the tables -------------------------------------------------------------------------------
 
     def _exchange(self, batch: int) -> None:
         self._users[0].model  # noqa: B018 - on JAX, brings the state back into the variables
+        self._check_rows()
         self._download()
         self._upload()
-        steps = getattr(self._model, "steps_per_execution", 1)
-        self._exchange_at = batch + self._rows - steps + 1
+        self._exchanged_at = batch
+        self._set_next_exchange()
         if self._traced is None:
             self._trace()
+
+    def _set_next_exchange(self) -> None:
+        batches = self._rows // max(self._most_applied, 1) - self._steps_in_a_call() + 1
+        self._exchange_at = self._exchanged_at + max(batches, 1)
+
+    def _steps_in_a_call(self) -> int:
+        return getattr(self._model, "steps_per_execution", 1)
+
+    def _check_rows(self) -> None:
+        updates = iterations(self.optimizer) - self._uploaded
+        if updates > self._rows:
+            raise RuntimeError(
+                f"{updates} updates were applied where at most {self._rows} were expected, and had "
+                "values that were not theirs. Apply gradients fewer times in a training step. "
+                f"Received: model={self._model}"
+            )
 
     def _upload(self) -> None:
         """Write the values of the updates to come, each in the row `iterations % rows`."""
         if self._measures and self._ring is None:
             width = sum(size for size, _ in self._measures.values())
             self._ring = self._variable((self._rows, width), "float32")
+        self._uploaded = now = iterations(self.optimizer)
         if not self._curves:
             return
-        now = iterations(self.optimizer)
         coming = np.arange(now, now + self._rows)
         columns = []
         for name, curve in self._curves.items():
@@ -229,18 +290,18 @@ class StepState:
 
     def __call__(self, *args: Any) -> Any:
         """Run one step, or a group of them, as `model.train_function`."""
-        if self._announced is None or self._announced[1] not in (None, sys._getframe(1)):
+        if self._announced is None or self._announced[1] not in (None, self._caller(sys._getframe(1))):
+            self._exchange_at = 0  # it may apply updates, which move on in the table
             return self._plain(*args)
         self._announced = None
+        self._driven, self._applied = True, 0
         with self._in_place():
             result = self._run(*args)
         if not self._reached and self._model.optimizer is self.optimizer:
-            raise RuntimeError(
-                f"The training step did not apply gradients through `{type(self.optimizer).__name__}"
-                "._backend_apply_gradients`, so callbacks cannot reach it. In a custom `train_step` "
-                "use `self.optimizer.apply`; in a custom optimizer override `update_step`, not "
-                f"`apply`. Received: model={self._model}, optimizer={self.optimizer}"
-            )
+            self._refuse_unused()
+        if self._applied > self._most_applied:
+            self._most_applied = self._applied
+            self._set_next_exchange()
         return result
 
     def _trace(self) -> None:
@@ -293,6 +354,7 @@ class StepState:
 
     def _apply_gradients(self, gradients: list, variables: list) -> Any:
         self._reached = True
+        self._applied += 1
         apply = self._keras["_backend_apply_gradients"]
         if not self._curves:
             return apply(gradients, variables)
@@ -309,6 +371,12 @@ class StepState:
         own.update(in_step)
         try:
             return apply(gradients, variables)
+        except TypeError as error:
+            if in_step:
+                error.add_note(
+                    f"{', '.join(in_step)}: driven by a callback, tensors in this step. {REMEDY}"
+                )
+            raise
         finally:
             # The known numbers, not those found: replicas of a MirroredStrategy come and go in
             # threads of their own, and find each other's.
@@ -348,9 +416,11 @@ def _loop_of_fit() -> FrameType | None:
     """Return the frame that is calling the callbacks of a batch, which will call the step as well.
 
     An exception, in another callback say, may keep it from doing so. The announced step is the one that
-    this very frame calls, and no later one.
+    this very frame calls, and no later one. None where a loop of the user's own calls the callback.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code is not _ANNOUNCING:
+    frame: FrameType | None = sys._getframe(2)
+    by_keras = False
+    while frame is not None and frame.f_code.co_name == _ANNOUNCING.co_name:
+        by_keras |= frame.f_code is _ANNOUNCING
         frame = frame.f_back
-    return frame.f_back if frame is not None else None
+    return frame if by_keras else None

@@ -381,7 +381,7 @@ def test_the_data_may_be_of_unknown_length():
 
 
 def test_an_epoch_may_be_longer_than_the_table(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras.step_state._MOST_ROWS", 5)
+    monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", 5)
     for mode in HERE:
         callback = cycle()
         model = truth.linear_model(OPTIMIZERS["SGD"](), **MODES[mode])

@@ -78,6 +78,11 @@ CLOCKS = {
     "a second fit": (dict(before=40, now=40, first_epoch=0), (40, 40)),
     "restored by a callback": (dict(before=0, now=20, first_epoch=2), (0, 40)),
     "restored by a callback in a second fit": (dict(before=40, now=60, first_epoch=2), (40, 40)),
+    "interrupted, then restored in the same process": (
+        dict(before=53, now=47, first_epoch=1, interrupted=33),
+        (33, 40),
+    ),
+    "the same in an optimizer of unknown past": (dict(before=53, now=47, first_epoch=1), (37, 40)),
     "restored before fit": (dict(before=20, now=20, first_epoch=2), (0, 40)),
     "trained before, then restored before fit": (dict(before=60, now=60, first_epoch=2), (40, 40)),
     "restored before fit, with skipped updates": (dict(before=17, now=17, first_epoch=2), (0, 40)),
@@ -97,6 +102,7 @@ def test_the_clock_tells_where_a_fit_stands(case):
     defaults = {"epochs": 4, "steps": 10, "accumulation": 1}
     clock = Clock.of_fit(**defaults | arguments)
     assert (clock.origin, clock.total) == expected
+    assert clock.accumulation == arguments.get("accumulation", 1)
 
 
 # -- exceptions ----------------------------------------------------------------------------------------
@@ -384,7 +390,7 @@ if BACKEND == "torch":
 @pytest.mark.parametrize("accumulation", [None, 2])
 @pytest.mark.parametrize("mode", STEPS)
 def test_measurements_come_out_once_per_update(mode, accumulation, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras.step_state._MOST_ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", most_rows)
     optimizer = keras.optimizers.SGD(
         0.1, momentum=0.9, clipnorm=0.5, gradient_accumulation_steps=accumulation
     )
