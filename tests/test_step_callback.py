@@ -125,7 +125,9 @@ def test_a_step_may_apply_several_updates(eagerly):
     assert_weights(model, rates_of(total), gradients)
 
 
-def test_train_on_batch_between_the_steps_moves_the_clock_and_nothing_else():
+@pytest.mark.parametrize("rows", [5, 4096])
+def test_train_on_batch_between_the_steps_moves_the_clock_and_nothing_else(rows, monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", rows)
     batch = truth.data(1)
     model = truth.linear_model(SGD())
     total = 2 * EPOCHS * BATCHES
@@ -209,12 +211,13 @@ def test_after_an_exception_nothing_keeps_the_data_alive():
     assert kept[0] <= kept[1]  # no more than plain Keras keeps
 
 
-def test_more_updates_in_a_step_than_the_table_has_are_refused(monkeypatch):
+@pytest.mark.parametrize("batches", [1, BATCHES])
+def test_more_updates_in_a_step_than_the_table_has_are_refused(batches, monkeypatch):
     monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", 1)
     model = TwoUpdates([keras.Input((truth.FEATURES,)), truth.dense()])
     model.compile(SGD(), loss=truth.MeanOutput())
     with pytest.raises(RuntimeError, match=r"2 updates were applied where at most 1.*Received: model="):
-        fit(model, [cycle(total_steps=100)])
+        fit(model, [cycle(total_steps=100)], batches, epochs=1)
 
 
 # -- refused -------------------------------------------------------------------------------------------
@@ -229,11 +232,17 @@ def test_a_callback_that_overrides_a_hook_without_super_is_refused_not_ignored()
         fit(truth.linear_model(SGD()), [Deaf(0.1)])
 
 
-@pytest.mark.parametrize("batches", [1, BATCHES])
-def test_a_step_that_is_replaced_after_it_was_announced_is_refused_not_ignored(batches):
-    rebuild = hook(on_train_batch_begin=lambda model: model.make_train_function(force=True))
+@pytest.mark.parametrize("at", [0, 3, BATCHES - 1])
+def test_a_step_that_is_replaced_after_it_was_announced_is_refused_not_ignored(at):
+    seen = []
+
+    def rebuild(model):
+        if len(seen) == at:
+            model.make_train_function(force=True)
+        seen.append(1)
+
     with pytest.raises(RuntimeError, match="another callback replaced"):
-        fit(truth.linear_model(SGD()), [cycle(), rebuild], batches)
+        fit(truth.linear_model(SGD()), [cycle(), hook(on_train_batch_begin=rebuild)], epochs=1)
 
 
 def test_a_model_that_is_compiled_in_mid_fit_is_refused():
