@@ -171,7 +171,7 @@ def mc_network(train):
         model.add(keras.layers.Dense(128, kernel_initializer="he_normal", activation="elu"))
         model.add(kdx.MCDropout(0.3))
     model.add(keras.layers.Dense(10, activation="softmax"))
-    one_cycle = kdx.OneCycleScheduler(0.1)
+    one_cycle = kdx.OneCycleScheduler(0.02)
     compiled(model).fit(*train, batch_size=BATCH_SIZE, epochs=EPOCHS, callbacks=[one_cycle], verbose=0)
     return model
 

@@ -224,7 +224,7 @@ class LearningRateCallback(StepCallback):
             right = ax.twinx()
             lines += right.plot(momentum, color="C1", linestyle="--", label="momentum")
             right.set_ylabel("momentum")
-            ax.legend(handles=lines, loc="lower center")
+            ax.legend(handles=lines, loc="center")  # where neither line goes
         return ax
 
 
