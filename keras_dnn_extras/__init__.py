@@ -8,11 +8,13 @@ from keras_dnn_extras.mc_dropout import (
     MCSpatialDropout2D,
     MCSpatialDropout3D,
 )
-from keras_dnn_extras.schedules import OneCycle, OneCycleScheduler
+from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
+from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ExponentialLR",
     "MCAlphaDropout",
     "MCDropout",
     "MCGaussianDropout",
@@ -21,4 +23,8 @@ __all__ = [
     "MCSpatialDropout3D",
     "OneCycle",
     "OneCycleScheduler",
+    "PiecewiseConstantLR",
+    "PowerDecay",
+    "PowerLR",
+    "Warmup",
 ]

@@ -47,6 +47,39 @@ def one_cycle(
     return _joined([rise, last], [begin, peak, end], anneal)
 
 
+def exponential(initial: float, rate: float, steps: float, *, staircase: bool = False) -> Curve:
+    """Return `initial * rate ** (i / steps)`; with `staircase`, by the whole part of the exponent."""
+
+    def curve(i: Any, xp: Any = np) -> Any:
+        # A quotient that is an integer but for rounding counts as that integer: 0.3 / 0.1 is below 3.
+        exponent = xp.floor(i / steps * (1 + 1e-12)) if staircase else i / steps
+        return initial * xp.power(rate, exponent)
+
+    return curve
+
+
+def power(initial: float, steps: float, exponent: float) -> Curve:
+    """Return `initial / (1 + i / steps) ** exponent`."""
+    return lambda i, xp=np: initial / xp.power(1 + i / steps, exponent)
+
+
+def piecewise_constant(boundaries: Sequence[float], values: Sequence[float]) -> Curve:
+    """Return `values[0]` before `boundaries[0]`, `values[1]` from there on, and so on."""
+
+    def curve(i: Any, xp: Any = np) -> Any:
+        value = xp.zeros_like(i) + values[0]
+        for boundary, following in zip(boundaries, values[1:], strict=True):
+            value = xp.where(i >= boundary, following, value)
+        return value
+
+    return curve
+
+
+def line(first: Any, last: Any, steps: float) -> Curve:
+    """Return `first + (last - first) * i / steps`, which is `last` at update `steps`."""
+    return lambda i, xp=np: first + (last - first) * i / steps
+
+
 def _joined(ends: Sequence[float], values: Sequence[float], anneal: str) -> Curve:
     """Join segments: the first, up to `ends[0]`, goes from `values[0]` to `values[1]`, and so on."""
     segments = [

@@ -36,6 +36,22 @@ def depending_on(gradients: list) -> Any:
     return tf.control_dependencies([getattr(gradient, "values", gradient)])
 
 
+def mean_over_replicas(value: Any, weight: Any) -> Any:
+    """Return the mean of the replicas' values by their weights, in a step of a `tf.distribute` strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
+        return value
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return value
+    value = tf.where(weight > 0, value * weight, 0.0)  # a replica without samples has a loss of NaN
+    total, weight = context.all_reduce(tf.distribute.ReduceOp.SUM, [value, weight])
+    return total / weight
+
+
 def stand_in(number: float, value: Any, complement: Any) -> Any:
     """Return what stands in for the hyperparameter `number` in the step."""
     return value if keras.backend.backend() == "torch" else _StandIn(number, value, complement)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 import keras
+import numpy as np
 
 # What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
@@ -40,6 +41,11 @@ def recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ()))
 
 
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """Return the learning rate of `optimizer`: the shortest number that is that float32."""
+    return float(str(np.float32(keras.ops.convert_to_numpy(optimizer._learning_rate))))
+
+
 def iterations(optimizer: keras.optimizers.Optimizer) -> int:
     """Return the number of updates that `optimizer` has applied."""
     return int(keras.ops.convert_to_numpy(optimizer.iterations))
@@ -59,11 +65,16 @@ class Clock:
             batch of this call where the fit resumes another.
         accumulation: batches in an update.
         total: updates in the whole fit, or None where the length of an epoch is unknown.
+        updates_per_epoch: the same of an epoch, with a fraction where updates go across epochs.
+        continues: whether the model came to `fit` with an optimizer that has done the fit's first
+            epochs already, in a file for instance, and no callback restored it.
     """
 
     start: int
     accumulation: int
     total: int | None
+    updates_per_epoch: float | None
+    continues: bool
 
     @property
     def origin(self) -> int:
@@ -110,4 +121,5 @@ class Clock:
         total = None
         if epochs is not None and steps is not None:
             total = (max(start, 0) % accumulation + epochs * steps) // accumulation
-        return cls(start, accumulation, total)
+        per_epoch = None if steps is None else steps / accumulation
+        return cls(start, accumulation, total, per_epoch, continues=before == now > 0 and first_epoch > 0)

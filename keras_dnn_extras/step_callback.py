@@ -44,7 +44,7 @@ class StepCallback(keras.callbacks.Callback):
         if fit:
             fit.remove(self)
             fit.insert(0, self)
-        self.step_state = StepState.join(self)
+        self.step_state = StepState.join(self, getattr(self, "step_state", None))
         self.take_part(self.step_state)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

@@ -20,9 +20,16 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dnn_extras.batch_losses import BatchLosses
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.in_step import REMEDY, depending_on, stand_in, table_dtype
-from keras_dnn_extras.optimizers import Clock, innermost_optimizer, iterations, seen_batches
+from keras_dnn_extras.optimizers import (
+    Clock,
+    innermost_optimizer,
+    iterations,
+    learning_rate,
+    seen_batches,
+)
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
 # and not by a fit that silently does nothing.
@@ -54,6 +61,9 @@ class StepState:
         self.optimizer = innermost_optimizer(model)
         self._clock: Any = None  # a `Clock` from the beginning of the first epoch on
         self._interrupted: int | None = None
+        self._first_rate: float | None = None  # if the fit was to begin with the optimizer's own
+        self._last_rate: float | None = None  # from `leave` on
+        self._earlier: StepState | None = None
         self._rows = 0
         self._model = model
         self._fit = fit
@@ -62,6 +72,8 @@ class StepState:
         self._numbers: dict[str, float] = {}
         self._measures: dict[Any, tuple[int, Callable]] = {}
         self._records: dict[Any, list[np.ndarray]] = {}
+        self._losses: dict[Any, list[np.ndarray]] = {}
+        self._batch_losses: BatchLosses | None = None
         self._plain = model.train_function
         self._traced: Any = None
         self._table: Any = None
@@ -73,8 +85,12 @@ class StepState:
         self._exchanged_at = self._exchange_at = 0  # batches
 
     @classmethod
-    def join(cls, callback: Any) -> "StepState":
-        """Return the state of the fit that `callback` takes part in, made by the first who asks."""
+    def join(cls, callback: Any, last: "StepState | None" = None) -> "StepState":
+        """Return the state of the fit that `callback` takes part in, made by the first who asks.
+
+        Args:
+            last: the state of the fit before, as far as `callback` remembers it.
+        """
         model, fit = callback.model, callback.params
         current = model.train_function
         if isinstance(current, cls):
@@ -85,6 +101,10 @@ class StepState:
         state = cls(model, fit)
         if isinstance(current, cls) and current._clock and current.optimizer is state.optimizer:
             state._interrupted = current._clock.start
+            last = current
+        if last is not None and last.optimizer is state.optimizer:
+            last._earlier = None  # no chain of all fits
+            state._earlier = last
         state._users.append(callback)
         model.train_function = state
         return state
@@ -95,6 +115,7 @@ class StepState:
             self._users.remove(callback)
         if not self._users:
             self._traced = None
+            self._last_rate = learning_rate(self.optimizer)
             if self._model.train_function is self:
                 self._model.train_function = self._plain
 
@@ -103,9 +124,46 @@ class StepState:
         """The number of updates in the fit, or None if unknown. Known when its first epoch begins."""
         return self._clock.total
 
+    @property
+    def updates_per_epoch(self) -> float | None:
+        """The number of updates in an epoch, or None if unknown. It may have a fraction."""
+        return self._clock.updates_per_epoch
+
     def position(self) -> int:
         """Return the number of the fit's next update. Between two epochs; it asks the device."""
         return iterations(self.optimizer) - self._clock.origin
+
+    def epoch_at(self, i: Any) -> Any:
+        """Return in which epoch of the fit update `i` of the current one is applied, as a float.
+
+        Told from the beginning of the epoch on, so that updates that loss scaling skipped in earlier
+        epochs do not matter. The whole part alone is right where the length of an epoch is unknown.
+        """
+        clock, epoch, first, rest = self._clock, *self._epoch
+        if clock.updates_per_epoch is None:
+            return np.full(np.shape(i), float(epoch))
+        batch = (np.asarray(i) - first + 1) * clock.accumulation - 1 - rest
+        # One division of integers: the float that is nearest, as the user's 0.3 is to 3 / 10.
+        steps = round(clock.updates_per_epoch * clock.accumulation)
+        return (epoch * steps + batch) / steps
+
+    def initial_rate(self, own: float) -> float:
+        """Return the learning rate that the fit began with, of which this call may be a later part.
+
+        Args:
+            own: the optimizer's learning rate when `fit` was called.
+        """
+        earlier = self._earlier
+        if self.position() > 0 and earlier and earlier._first_rate and earlier._last_rate in (None, own):
+            own = earlier._first_rate
+        elif self._clock.continues:
+            raise ValueError(
+                "The learning rate that training began with is not known: the optimizer has the one that "
+                "the first epochs ended with. Pass `initial_learning_rate` to the callback to go on from "
+                f"`initial_epoch`. Received: initial_learning_rate=None, learning_rate={own}"
+            )
+        self._first_rate = own
+        return own
 
     # -- asked by callbacks -----------------------------------------------------------------------
 
@@ -135,6 +193,20 @@ class StepState:
         self._measures[callback] = (size, function)
         self._records[callback] = []
 
+    def record_losses(self, callback: Any) -> None:
+        """Have the loss of each batch recorded."""
+        self._losses[callback] = []
+
+    def recorded_losses(self, callback: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the losses of the batches since the last call, and before them the updates they go into.
+
+        An update of several batches is there several times. It may be called between two steps.
+        """
+        self._download_losses()
+        rows, self._losses[callback] = self._losses[callback], []
+        updates, losses = np.concatenate([np.empty((0, 2)), *rows]).T
+        return updates.astype(int) - self._clock.origin, losses
+
     def measured(self, callback: Any) -> np.ndarray:
         """Return what was measured since the last call, of shape `(updates, size)`."""
         self._download()
@@ -156,6 +228,9 @@ class StepState:
             self._rows = max(_ROWS, self._steps_in_a_call())
             self._uploaded = self._read_until = iterations(self.optimizer)
         self._first_of_epoch = iterations(self.optimizer)
+        accumulation = self._clock.accumulation
+        rest = seen_batches(self.optimizer) % accumulation if accumulation > 1 else 0
+        self._epoch = epoch, self._first_of_epoch - self._clock.origin, rest
         self._driven = False
         self._exchange_at = 0
         self._announced = None
@@ -250,19 +325,24 @@ class StepState:
             width = sum(size for size, _ in self._measures.values())
             self._ring = self._variable((self._rows, width), "float32")
         self._uploaded = now = iterations(self.optimizer)
+        if self._losses and self._batch_losses is None:
+            self._batch_losses = BatchLosses(self._model, self.optimizer, self._rows, now)
+            self._batch_losses.build(self._variable)
         if not self._curves:
             return
         coming = np.arange(now, now + self._rows)
         columns = []
         for name, curve in self._curves.items():
-            values = np.asarray(curve(coming - self._clock.origin), "float64")
+            with np.errstate(over="ignore"):  # in rows past the end of the fit: 1.2 ** 4096
+                values = np.asarray(curve(coming - self._clock.origin), "float64")
             # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
             columns += [values] if name == "learning_rate" else [values, 1.0 - values]
         table = np.empty((self._rows, len(columns)))
         table[coming % self._rows] = np.stack(columns, axis=1)
         if self._table is None:
             self._table = self._variable(table.shape, table_dtype())
-        self._table.assign(table)
+        with np.errstate(over="ignore"):
+            self._table.assign(table.astype(table_dtype()))
 
     def _download(self) -> None:
         """Take what was measured since the last time out of the rows of its updates."""
@@ -274,6 +354,13 @@ class StepState:
                 self._records[callback].append(ring[:, first : first + size])
                 first += size
         self._read_until = now
+        self._download_losses()
+
+    def _download_losses(self) -> None:
+        if self._batch_losses is not None:
+            found = self._batch_losses.read()
+            for rows in self._losses.values():
+                rows.append(found)
 
     def _variable(self, shape: tuple[int, ...], dtype: str) -> keras.Variable:
         strategy = getattr(self._model, "distribute_strategy", None)
@@ -305,14 +392,15 @@ class StepState:
         return result
 
     def _trace(self) -> None:
-        step = self._model.train_step
-        # `jax.jit` knows `model.train_step` again by equality, and would give what it compiled for an
-        # earlier fit. A function made here equals no other.
-        own_step = {"train_step": lambda state, data: step(state, data)}
-        if keras.backend.backend() != "jax":
-            own_step = {}
-        with self._in_place(), _replaced(vars(self._model), own_step):
-            self._model.make_train_function(force=True)
+        with self._in_place():
+            step = self._model.train_step
+            # `jax.jit` knows `model.train_step` again by equality, and would give what it compiled for an
+            # earlier fit. A function made here equals no other.
+            own_step = {"train_step": lambda state, data: step(state, data)}
+            if keras.backend.backend() != "jax":
+                own_step = {}
+            with _replaced(vars(self._model), own_step):
+                self._model.make_train_function(force=True)
         self._traced, self._model.train_function = self._model.train_function, self
 
     def _run(self, *args: Any) -> Any:
@@ -330,7 +418,8 @@ class StepState:
         return logs, (weights, others, own[:kept], metrics)
 
     def _variables(self) -> list[keras.Variable]:
-        return [v for v in (self._table, self._ring) if v is not None]
+        losses = self._batch_losses.variables if self._batch_losses else []
+        return [v for v in (self._table, self._ring, *losses) if v is not None]
 
     @contextlib.contextmanager
     def _in_place(self) -> Iterator[None]:
@@ -345,8 +434,9 @@ class StepState:
         added = self._variables() if keras.backend.backend() == "jax" else []
         known = self.optimizer._variables[:]
         self.optimizer._variables.extend(added)
+        losses = self._batch_losses.in_place() if self._batch_losses else contextlib.nullcontext()
         try:
-            with _replaced(vars(self.optimizer), methods):
+            with _replaced(vars(self.optimizer), methods), losses:
                 yield
         finally:
             if added:  # else the optimizer may have been built meanwhile, and keeps what it made

@@ -21,14 +21,27 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. Maths is NumPy alone.
 ROWS = {
     "maths": {"curves"},
-    "mechanisms": {"in_step", "optimizers", "plotting", "step_callback", "step_state"},
-    "features": {"mc_dropout", "schedules"},
+    "mechanisms": {"arguments", "batch_losses", "in_step", "learning_rate_callback", "optimizers"}
+    | {"plotting", "step_callback", "step_state"},
+    "features": {"mc_dropout", "schedulers", "schedules"},
     "composition": {"__init__"},
 }
 # Mechanisms that rest on one another, from the lowest.
-MECHANISMS = ["plotting", "in_step", "optimizers", "step_state", "step_callback"]
+MECHANISMS = ["arguments", "plotting", "in_step", "optimizers", "batch_losses"] + [
+    "step_state",
+    "step_callback",
+    "learning_rate_callback",
+]
+# A feature may use what another one offers its users.
+PUBLIC = {f"keras_dnn_extras.{module}.{name}" for name in kdx.__all__ for module in MODULES}
 
 EXAMPLES = {
+    "ExponentialLR": dict(decay_rate=0.5, decay_epochs=1.5, initial_learning_rate=0.1)
+    | dict(staircase=True, verbose=1),
+    "PiecewiseConstantLR": dict(boundaries=[1, 2.5], values=[0.1, 0.2, 0.05], unit="epoch", verbose=1),
+    "PowerDecay": dict(initial_learning_rate=0.1, decay_steps=3, power=2.0, name="power"),
+    "PowerLR": dict(decay_epochs=1.5, power=2.0, initial_learning_rate=0.1, verbose=1),
+    "Warmup": dict(schedule=0.1, warmup_steps=3, start=0.01, name="warm"),
     "OneCycle": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2, three_phase=False)
     | dict(anneal="cosine", div_factor=5.0, final_div_factor=50.0, name="cycle"),
     "OneCycleScheduler": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2)
@@ -40,6 +53,17 @@ EXAMPLES = {
     "MCSpatialDropout1D": dict(rate=0.3, seed=1, name="mc", dtype="mixed_bfloat16", trainable=False),
     "MCSpatialDropout2D": dict(rate=0.3, seed=1, data_format="channels_first", trainable=False),
     "MCSpatialDropout3D": dict(rate=0.3, seed=1, data_format="channels_first", dtype="mixed_bfloat16"),
+}
+
+# What cannot be left out.
+NEEDED = {
+    "ExponentialLR": {"factor": 0.9},
+    "OneCycle": {"max_learning_rate": 0.1, "total_steps": 5},
+    "OneCycleScheduler": {"max_learning_rate": 0.1},
+    "PiecewiseConstantLR": {"boundaries": (1,), "values": (0.1, 0.01)},
+    "PowerDecay": {"initial_learning_rate": 0.1, "decay_steps": 3},
+    "PowerLR": {"decay_steps": 3},
+    "Warmup": {"schedule": 0.1, "warmup_steps": 3},
 }
 
 
@@ -56,7 +80,8 @@ def imports_of(module):
 
 
 def own_imports(module):
-    parts = (name.split(".") for name in imports_of(module))
+    names = imports_of(module) - (PUBLIC if module in ROWS["features"] else set())
+    parts = (name.split(".") for name in names)
     return {name[1] for name in parts if name[0] == "keras_dnn_extras"}
 
 
@@ -116,9 +141,7 @@ def test_every_config_makes_an_equal_object(name):
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(made))
     assert type(again) is type(made)
     assert again.get_config() == config
-    by_default = getattr(kdx, name)(
-        **{"rate": 0.2} if "Dropout" in name else {"max_learning_rate": 0.1, "total_steps": 5}
-    )
+    by_default = getattr(kdx, name)(**NEEDED.get(name, {"rate": 0.2}))
     assert type(by_default).from_config(by_default.get_config()).get_config() == by_default.get_config()
 
 

@@ -193,7 +193,7 @@ def test_train_on_batch_after_an_exception_and_within_a_fit_is_plain():
     one_cycle = kdx.OneCycleScheduler(0.5, total_steps=100)
     fit(model, [one_cycle, InBetween()], epochs=2)
     x, _ = truth.data(BATCHES)
-    rates = kdx.OneCycle(0.5, 100)._curve(np.arange(2 * BATCHES + 1))
+    rates = kdx.OneCycle(0.5, 100).curve(np.arange(2 * BATCHES + 1))
     # The batch in between is an update: the clock counts it. It had the rate last in force.
     at_batch = [*rates[:BATCHES], rates[BATCHES - 1], *rates[BATCHES + 1 :]]
     gradients = [*truth.gradients(x), *truth.gradients(batch[0]), *truth.gradients(x)]
@@ -344,7 +344,7 @@ def test_weights_and_state_trees_taken_in_mid_fit_hold_nothing_of_ours(saved):
 
 def test_a_file_saved_in_mid_fit_has_the_rate_in_force_and_the_compiled_momentum(saved):
     model = keras.models.load_model(saved.folder / "model.keras")
-    rate = kdx.OneCycle(0.05, EPOCHS * BATCHES, anneal="cosine")._curve(np.array([BATCHES + 3.0]))[0]
+    rate = kdx.OneCycle(0.05, EPOCHS * BATCHES, anneal="cosine").curve(np.array([BATCHES + 3.0]))[0]
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == np.float32(rate)
     assert model.optimizer.beta_1 == 0.9
 
@@ -492,7 +492,7 @@ def test_between_the_steps_of_an_epoch_no_device_is_asked_and_no_model_touched(m
         model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[Counted(0.1)])
         counts[batches] = len(reads), len(accesses)
     assert counts[5] == counts[50]
-    assert 0 < counts[50][0] <= 20
+    assert 0 < counts[50][0] <= 24
     assert 0 < counts[50][1] <= 20
 
 

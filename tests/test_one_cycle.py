@@ -63,9 +63,9 @@ def curves(callback, total):
     for name in ("verbose", "cycle_momentum", "base_momentum", "max_momentum"):
         config.pop(name)
     config["total_steps"] = total
-    rates = kdx.OneCycle(**config)._curve(np.arange(total))
+    rates = kdx.OneCycle(**config).curve(np.arange(total))
     config |= {"max_learning_rate": 1.0, "div_factor": 1e12, "final_div_factor": 1.0}
-    share = kdx.OneCycle(**config)._curve(np.arange(total))
+    share = kdx.OneCycle(**config).curve(np.arange(total))
     return rates, callback.max_momentum + (callback.base_momentum - callback.max_momentum) * share
 
 
@@ -124,7 +124,7 @@ def test_one_cycle_equals_torch_at_every_update(three_phase, anneal, warmup_frac
             div_factor=10.0,
             final_div_factor=100.0,
         )
-        rates, momenta = (curve(np.arange(total)) for curve in callback.curves_for(None).values())
+        rates, momenta = (curve(np.arange(total)) for curve in callback.curves_for(None, None).values())
         schedule = kdx.OneCycle(**{n: getattr(callback, n) for n in reference_arguments()})
         for i in range(total):
             group = optimizer.param_groups[0]
@@ -148,7 +148,7 @@ def test_the_schedule_drives_an_optimizer_by_itself():
     model = truth.linear_model(keras.optimizers.SGD(schedule))
     fit(model, [])
     x, _ = truth.data(BATCHES)
-    rates = schedule._curve(np.arange(BATCHES * EPOCHS))
+    rates = schedule.curve(np.arange(BATCHES * EPOCHS))
     expected = truth.apply_eagerly(keras.optimizers.SGD(), truth.gradients(x) * EPOCHS, rates)
     assert_same_weights(model, expected)
 
@@ -599,7 +599,7 @@ def test_an_unknown_number_of_updates_is_refused_before_the_fit_begins():
             yield truth.data(1)
 
     model = truth.linear_model(OPTIMIZERS["SGD"]())
-    with pytest.raises(ValueError, match=r"(?s)steps_per_epoch.*Received: total_steps=None"):
+    with pytest.raises(ValueError, match=r"(?s)total_steps.*Received: steps_per_epoch=None"):
         fit(model, [cycle()], batches(), None, batch_size=None)
     fit(model, [cycle()], batches(), None, batch_size=None, steps_per_epoch=3)
     fit(model, [cycle(total_steps=7)], batches(), None, batch_size=None, steps_per_epoch=3)
@@ -648,7 +648,7 @@ def test_plot_after_fit_draws_what_was_in_the_axes_given(pyplot):
 
 
 def test_plot_needs_the_number_of_updates():
-    with pytest.raises(ValueError, match="total_steps"):
+    with pytest.raises(ValueError, match="steps_per_epoch"):
         kdx.OneCycleScheduler(0.1).plot()
 
 

@@ -1,0 +1,47 @@
+"""Arguments of public classes and functions: checked in Keras's words, and told in configs."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+PACKAGE = "keras_dnn_extras"  # the name that classes are registered under: part of the file format
+
+
+def check_number(
+    name: str, value: Any, expected: str, holds: Callable[[Any], bool], kind: type = Real
+) -> None:
+    """Raise unless `value` is a number of the `kind` Real or Integral, and `holds(value)`.
+
+    Args:
+        expected: what `holds` asks for, as in "Expected `name` to be positive".
+    """
+    if isinstance(value, bool) or not isinstance(value, kind):
+        expected = "a number" if kind is Real else "an int"
+        raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+    if not holds(value):
+        raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+
+
+def check_positive(name: str, value: Any, kind: type = Real) -> None:
+    """Raise unless `value` is a positive and finite number."""
+    expected = "a positive int" if kind is Integral else "positive and finite"
+    check_number(name, value, expected, lambda v: 0 < v < float("inf"), kind)
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Raise unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"Expected `{name}` to be a bool. Received: {name}={value!r}")
+
+
+def config_of(instance: Any, *names: str) -> dict[str, Any]:
+    """Return the attributes `names` as a config holds them: NumPy's numbers as Python's."""
+    return {name: _plain(getattr(instance, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,122 @@
+"""The loss of each batch, taken where the training step tells it to the metric that Keras logs."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dnn_extras.in_step import depending_on, mean_over_replicas
+
+
+class BatchLosses:
+    """A ring of variables that the training step writes its loss into, with the update it goes into.
+
+    What Keras logs is the mean of the epoch so far, from which the loss of a batch cannot be computed
+    back: its float32 sum has lost it.
+    """
+
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, rows: int, first: int):
+        self._model = model
+        self._optimizer = optimizer
+        self._rows = rows
+        self._update = first  # `iterations` at the last batch that was read
+        self._read_until = 0
+        self._taken = threading.local()  # replicas of a MirroredStrategy are threads
+        self.variables: list[keras.Variable] = []
+
+    def build(self, variable: Callable[[tuple[int, ...], str], keras.Variable]) -> None:
+        """Make the variables by `variable(shape, dtype)`."""
+        self.variables = [variable((self._rows, 2), "float32"), variable((), "int32")]
+
+    def read(self) -> np.ndarray:
+        """Return what was written since the last time, `iterations` and loss, of shape `(batches, 2)`."""
+        ring, count = (ops.convert_to_numpy(variable) for variable in self.variables)
+        found = ring[np.arange(self._read_until, int(count)) % self._rows].astype("float64")
+        self._read_until = int(count)
+        for row in found:  # the ring knows `iterations` modulo its rows
+            self._update += int(row[1] - self._update) % self._rows
+            row[1] = self._update
+        return found[:, ::-1]
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Listen to the model's step, and to its metrics of the loss, while it is traced or runs."""
+        metrics = {id(m): m for m in [self._model._loss_tracker, *self._model.metrics] if m.name == "loss"}
+        owners = [(vars(metric), "update_state", self._listening(metric)) for metric in metrics.values()]
+        owners.append((vars(self._model), "train_step", self._recording(self._model.train_step)))
+        found = [attributes.get(name) for attributes, name, _ in owners]
+        for attributes, name, function in owners:
+            attributes[name] = function
+        try:
+            yield
+        finally:
+            for (attributes, name, _), value in zip(owners, found, strict=True):
+                del attributes[name]
+                if value is not None:
+                    attributes[name] = value
+
+    def _listening(self, metric: keras.metrics.Metric) -> Callable:
+        update_state = metric.update_state
+
+        def listen(values: Any, *args: Any, **kwargs: Any) -> Any:
+            weight = kwargs.get("sample_weight", args[0] if args else None)
+            self._taken.loss = values, weight
+            return update_state(values, *args, **kwargs)
+
+        return listen
+
+    def _recording(self, train_step: Callable) -> Callable:
+        def on_tensors(*arguments: Any) -> Any:
+            row = self._row()
+            logs = train_step(*arguments)
+            self._write(*self._loss(logs), row)
+            return logs
+
+        def on_state(state: tuple, data: Any) -> Any:
+            variables = self._model.optimizer.variables
+            with keras.StatelessScope(list(zip(variables, state[2], strict=True))):
+                row = self._row()
+            logs, state = train_step(state, data)
+            with keras.StatelessScope(list(zip(variables, state[2], strict=True))) as scope:
+                self._write(*self._loss(logs), row)
+            own = [scope.get_current_value(variable) for variable in variables]
+            return logs, (state[0], state[1], own, state[3])
+
+        return on_state if keras.backend.backend() == "jax" else on_tensors
+
+    def _loss(self, logs: Any) -> tuple[Any, Any]:
+        """Return the loss of the batch and its weight, a number of samples."""
+        taken = vars(self._taken).pop("loss", None)
+        if taken is None:
+            # A `train_step` without a metric of the loss tells the loss itself.
+            taken = (logs.get("loss") if isinstance(logs, dict) else None), None
+        values, weight = taken
+        if values is None:
+            raise RuntimeError(
+                "The training step tells no loss. In a custom `train_step` pass the loss of the batch to "
+                "`update_state` of a metric named `loss` that is among `self.metrics`, or return it under "
+                f"`loss`. Received: model={self._model}"
+            )
+        values = ops.cast(values, "float32")
+        weight = ops.cast(1.0 if weight is None else weight, "float32")
+        if len(values.shape):
+            weights = ops.broadcast_to(weight, ops.shape(values))
+            weight = ops.sum(weights)
+            values = ops.sum(values * weights) / weight
+        return values, weight
+
+    def _row(self) -> Any:
+        return ops.mod(ops.cast(self._optimizer.iterations, "int32"), self._rows)
+
+    def _write(self, loss: Any, weight: Any, row: Any) -> None:
+        loss = ops.stop_gradient(mean_over_replicas(loss, weight))
+        ring, count = self.variables
+        with depending_on([loss]):
+            index = ops.reshape(ops.mod(count.value, self._rows), (1, 1))
+            entry = ops.stack([loss, ops.cast(row, "float32")])
+            ring.assign(ops.scatter_update(ring.value, index, entry[None]))
+            count.assign(count.value + 1)
