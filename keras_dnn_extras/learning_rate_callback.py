@@ -1,5 +1,6 @@
 """The callback that sets the learning rate of every update by a curve, inside the compiled step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -81,7 +82,7 @@ class LearningRateCallback(StepCallback):
         optimizer = getattr(model, "optimizer", None)
         optimizer = getattr(optimizer, "inner_optimizer", optimizer)
         rate = getattr(optimizer, "_learning_rate", None)
-        self._own_rate = learning_rate(optimizer) if isinstance(rate, keras.Variable) else None
+        self._own_rate = learning_rate(optimizer) if isinstance(rate, keras.Variable) else math.nan
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
@@ -185,8 +186,8 @@ class LearningRateCallback(StepCallback):
             total = epochs * steps_per_epoch
         if total is None:
             raise ValueError(
-                "Cannot plot before `fit`, which tells the number of updates. Plot afterwards, or pass both "
-                f"`epochs` and `steps_per_epoch` to `plot`. Received: epochs={epochs}, "
+                "Cannot plot before `fit`, which tells the number of updates. Plot afterwards, or pass "
+                f"both `epochs` and `steps_per_epoch` to `plot`. Received: epochs={epochs}, "
                 f"steps_per_epoch={steps_per_epoch}"
             )
         fit = FitToCome(total, steps_per_epoch)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -232,14 +233,12 @@ class ExponentialLR(LearningRateCallback):
         first = self.initial_learning_rate or initial()
         if self.factor is not None:
             return {"learning_rate": curves.exponential(first, self.factor, 1)}
-        if self.decay_epochs is None:
-            curve = curves.exponential(first, self.decay_rate, self.decay_steps, staircase=self.staircase)
-            return {"learning_rate": curve}
-        if self.staircase:
-            stairs = curves.exponential(first, self.decay_rate, self.decay_epochs, staircase=True)
+        rate = float(self.decay_rate or 1)
+        if self.staircase and self.decay_epochs is not None:
+            stairs = curves.exponential(first, rate, self.decay_epochs, staircase=True)
             return {"learning_rate": lambda i: stairs(fit.epoch_at(i))}
-        steps = self.decay_epochs * fit.updates_per_epoch
-        return {"learning_rate": curves.exponential(first, self.decay_rate, steps)}
+        steps = _decay_steps(self, fit)
+        return {"learning_rate": curves.exponential(first, rate, steps, staircase=self.staircase)}
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         super().set_up(others)
@@ -324,10 +323,7 @@ class PowerLR(LearningRateCallback):
 
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         first = self.initial_learning_rate or initial()
-        steps = self.decay_steps
-        if steps is None:
-            steps = self.decay_epochs * fit.updates_per_epoch
-        return {"learning_rate": PowerDecay(first, steps, self.power).curve}
+        return {"learning_rate": PowerDecay(first, _decay_steps(self, fit), self.power).curve}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -384,7 +380,7 @@ class PiecewiseConstantLR(LearningRateCallback):
         self.unit = unit
         for name in ("boundaries", "values"):
             _check_numbers(name, getattr(self, name))
-        if any(a >= b for a, b in zip(boundaries, boundaries[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(boundaries)):
             raise ValueError(f"Expected `boundaries` to increase. Received: boundaries={boundaries}")
         if len(values) != len(boundaries) + 1:
             raise ValueError(
@@ -406,6 +402,13 @@ class PiecewiseConstantLR(LearningRateCallback):
         if self.unit == "update":
             return {"learning_rate": lambda i: curve(np.asarray(i, "float64"))}
         return {"learning_rate": lambda i: curve(fit.epoch_at(i))}
+
+
+def _decay_steps(callback: Any, fit: StepState | FitToCome) -> float:
+    """Return the `decay_steps` of `callback` in updates, or its `decay_epochs` in updates of `fit`."""
+    if callback.decay_steps is not None:
+        return callback.decay_steps
+    return callback.decay_epochs * fit.updates_per_epoch
 
 
 def _check_initial(initial_learning_rate: float | None) -> None:

@@ -27,7 +27,12 @@ ROWS = {
     "composition": {"__init__"},
 }
 # Mechanisms that rest on one another, from the lowest.
-MECHANISMS = ["arguments", "plotting", "in_step", "optimizers", "batch_losses"] + [
+MECHANISMS = [
+    "arguments",
+    "plotting",
+    "in_step",
+    "optimizers",
+    "batch_losses",
     "step_state",
     "step_callback",
     "learning_rate_callback",

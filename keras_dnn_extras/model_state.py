@@ -1,0 +1,182 @@
+"""Snapshot and exact restore of what training changes: in a model, its optimizer and the generators."""
+
+import contextlib
+import itertools
+import random
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+# Private, as Keras has no other way to its global generator.
+from keras.src.backend.common import global_state
+
+# What `fit` and `compile` set in a model, next to its variables.
+_ATTRIBUTES = ("optimizer", "_compile_metrics", "train_function", "history", "stop_training")
+
+
+def built(model: keras.Model, x: Any, batch_size: int) -> Any:
+    """Build `model` on the first batch of `x` where that is left to do, and return `x`, still whole.
+
+    Without it the first weights would be made and changed in one and the same step of `fit`.
+    """
+    if all(layer.built for layer in model._flatten_layers()):
+        return x
+    with _random_states_kept():  # a data loader may draw its order
+        batch, x = _first_batch(x, batch_size)
+    with _scope(model):
+        model(batch)
+    return x
+
+
+def _first_batch(x: Any, batch_size: int) -> tuple[Any, Any]:
+    """Return the inputs of the first batch of `x`, and `x` or a generator that still begins with it."""
+    if isinstance(x, keras.utils.PyDataset):
+        batch = x[0]
+    elif isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
+        return keras.tree.map_structure(lambda array: array[:batch_size], x), x
+    else:
+        batches = iter(x)
+        batch = next(batches, None)
+        if batch is None:
+            raise ValueError(f"Expected `x` to have at least one batch. Received: x={x}")
+        if isinstance(x, types.GeneratorType):
+            x = (batch for batch in itertools.chain([batch], batches))
+    return keras.utils.unpack_x_y_sample_weight(batch)[0], x
+
+
+@contextlib.contextmanager
+def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
+    """Train `model` as if it did not happen: within, by `learning_rate`; afterwards it is as it was.
+
+    The optimizer is another one of the same class, settings and state, with a float learning rate where
+    the model's own may follow a schedule. Compiled metrics are left out. What is restored, bit for bit:
+    all variables of the model and its metrics, the random generators of Python, NumPy, Keras, TensorFlow
+    and PyTorch, and what `fit` leaves in the model. Also after an exception.
+    """
+    variables = {id(v): v for v in [*model.variables, *model.metrics_variables]}.values()
+    values = [_value(variable) for variable in variables]
+    attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
+    with _random_states_kept():
+        try:
+            with _unbuilt_again(model), _scope(model):
+                optimizer = _same_optimizer(model.optimizer, learning_rate)
+                _copy_state(model.optimizer, optimizer, model)
+                vars(model).update(optimizer=optimizer, _compile_metrics=None, train_function=None)
+                yield
+        finally:
+            for name in _ATTRIBUTES:
+                vars(model).pop(name, None)
+            vars(model).update(attributes)
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    # A copy: the array shares the variable's memory on torch, and on JAX a step gives that memory away.
+    return np.array(ops.convert_to_numpy(variable))
+
+
+def _scope(model: keras.Model) -> Any:
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
+def _same_optimizer(
+    optimizer: keras.optimizers.Optimizer, learning_rate: float
+) -> keras.optimizers.Optimizer:
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        inner = _same_optimizer(optimizer.inner_optimizer, learning_rate)
+        settings = {name: getattr(optimizer, name) for name in ("initial_scale", "dynamic_growth_steps")}
+        return type(optimizer)(inner, name=optimizer.name, **settings)
+    # The rate is put in beforehand: a schedule need not be one that can be serialized.
+    attributes = vars(optimizer)
+    own = attributes["_learning_rate"]
+    attributes["_learning_rate"] = None
+    try:
+        config = optimizer.get_config()
+    finally:
+        attributes["_learning_rate"] = own
+    return type(optimizer).from_config({**config, "learning_rate": learning_rate})
+
+
+def _copy_state(
+    source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer, model: keras.Model
+) -> None:
+    """Give `target` the state of `source`, but for the learning rate."""
+    target.build(model.trainable_variables)
+    found, wanted = [_value(variable) for variable in _state(source)], _state(target)
+    if len(found) != len(wanted):
+        if source.built:
+            raise ValueError(
+                "The trainable weights of the model changed after the optimizer was built for them. Compile "
+                f"the model anew. Received: model={model}"
+            )
+        wanted = wanted[: len(found)]
+    for variable, value in zip(wanted, found, strict=True):
+        variable.assign(value)
+
+
+def _state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return [v for v in optimizer.variables if v is not inner._learning_rate]
+
+
+@contextlib.contextmanager
+def _unbuilt_again(model: keras.Model) -> Iterator[None]:
+    """Forget afterwards which losses were chosen for the data, if none had been before."""
+    loss = model._compile_loss
+    if loss is None or loss.built:
+        yield
+        return
+    attributes = dict(vars(loss))
+    try:
+        yield
+    finally:
+        vars(loss).update(attributes)
+        loss._metrics.clear()
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    restore = [_kept(random.getstate, random.setstate), _kept(np.random.get_state, np.random.set_state)]
+    restore.append(_keras_generator_kept())
+    if "torch" in sys.modules:
+        torch: Any = sys.modules["torch"]
+        restore.append(_kept(torch.get_rng_state, torch.set_rng_state))
+        if torch.cuda.is_available():
+            restore.append(_kept(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.eager import context
+
+        # Seeds of operations and of `tf.data` are drawn from it. Made by `tf.random.set_seed`.
+        generator = getattr(context.context(), "_rng", None)
+        if generator is not None:
+            restore.append(_kept(generator.getstate, generator.setstate))
+    try:
+        yield
+    finally:
+        for put_back in restore:
+            put_back()
+
+
+def _kept(get: Callable[[], Any], put: Callable[[Any], Any]) -> Callable[[], Any]:
+    state = get()
+    return lambda: put(state)
+
+
+def _keras_generator_kept() -> Callable[[], Any]:
+    name = "global_seed_generator"
+    generator = global_state.get_global_attribute(name)
+    state = None if generator is None else _value(generator.state)
+
+    def put_back() -> None:
+        global_state.set_global_attribute(name, generator)
+        if generator is not None:
+            generator.state.assign(state)
+
+    return put_back

@@ -1,0 +1,182 @@
+"""Learning rates picked from the rates and losses of a range test: no model and no Keras in sight.
+
+The four suggestions are those of fastai's `lr_find`, made safe for curves without noise, which fall a
+little everywhere: what counts is the part of the curve where the loss really falls.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+BETA = 0.95
+FEWEST = 10  # losses that a suggestion needs
+_SIGNIFICANT = 4.0  # standard errors: pure noise reaches it in less than 1 of 1,000 range tests
+_NOTABLE = 1e-3  # of the loss at the beginning
+_WINDOW = 16.0  # how much the rate grows in the window of `slide`: 15 of 100 steps from 1e-7 to 10
+
+
+def smoothed(losses: ArrayLike) -> Floats:
+    """Return the running mean that forgets by `BETA` a step, without a bias at the beginning.
+
+    `sum(BETA ** (i - j) * losses[j]) / sum(BETA ** (i - j))` over `j <= i`. After a loss that is not finite
+    there is none that is.
+    """
+    total = weight = 0.0
+    means = []
+    for loss in np.asarray(losses, "float64"):
+        total = BETA * total + loss
+        weight = BETA * weight + 1.0
+        means.append(total / weight)
+    return np.array(means)
+
+
+def diverges(losses: Floats, factor: float) -> bool:
+    """Return whether the last of the smoothed `losses` is not finite, or `factor` times the least.
+
+    A least loss below 0 is exceeded by `factor - 1` times its size.
+    """
+    least = np.min(losses)
+    return not losses[-1] <= least + (factor - 1) * abs(least)
+
+
+def valley(rates: Floats, losses: Floats) -> float | None:
+    """Return the rate in the middle of the longest run of falling losses, not always neighbours."""
+    start, end = _fall(losses)
+    first, last = _longest_descent(losses[start : end + 1])
+    return float(rates[start + (first + last) // 2])
+
+
+def steep(rates: Floats, losses: Floats) -> float | None:
+    """Return the rate where the loss falls fastest, per step of the logarithm of the rate."""
+    start, end = _fall(losses)
+    slopes = np.diff(losses[start : end + 1]) / np.diff(np.log(rates[start : end + 1]))
+    return float(rates[start + np.argmin(slopes)])
+
+
+def minimum(rates: Floats, losses: Floats) -> float | None:
+    """Return a tenth of the rate where the loss is least: at that rate itself it is about to rise."""
+    return float(rates[_fall(losses)[1]] / 10)
+
+
+def slide(rates: Floats, losses: Floats) -> float | None:
+    """Return the rate at the left end of a window that slides down from the right, to where it rests.
+
+    The window rests where the curve is as steep at its left end as at its right end.
+    """
+    growth = np.diff(np.log(rates)).mean()
+    width = min(max(round(np.log(_WINDOW) / growth), 1), len(losses) // 3)
+    slopes = np.gradient(losses)
+    steeper = slopes[width:] - slopes[:-width]  # the right end's slope, less the left end's
+    rests = np.flatnonzero(steeper * steeper[-1] <= 0)
+    return float(rates[rests[-1]]) if len(rests) else None
+
+
+SUGGESTIONS = {"valley": valley, "slide": slide, "steep": steep, "minimum": minimum}
+
+
+def suggest(rates: ArrayLike, losses: ArrayLike, factor: float) -> tuple[dict[str, float | None], str]:
+    """Return the four suggestions by name, all None where there is nothing to go by, and the reason.
+
+    Args:
+        rates: the learning rates, increasing, of shape `(n,)`.
+        losses: the losses at these rates, before the update, of the same shape.
+        factor: as in `diverges`.
+    """
+    finite = int(np.argmin([*np.isfinite(losses), False]))  # how many, up to the first that is not
+    rates, losses = np.asarray(rates, "float64")[:finite], np.asarray(losses, "float64")
+    nothing = dict.fromkeys(SUGGESTIONS)
+    not_finite = finite < len(losses)
+    losses = losses[:finite]
+    if finite < FEWEST:
+        return nothing, _too_few(finite, not_finite)
+    means = smoothed(losses)
+    diverging = not_finite or diverges(means, factor)
+    begin, least = _level(means), means[_end(means)]
+    if not begin - least > max(_SIGNIFICANT * _standard_error(losses), _NOTABLE * abs(begin)):
+        return nothing, _no_fall(rates, begin, least, diverging)
+    return {name: pick(rates, means) for name, pick in SUGGESTIONS.items()}, _fell(rates, means, diverging)
+
+
+def _too_few(count: int, not_finite: bool) -> str:
+    if not_finite and not count:
+        return (
+            "No suggestion: the loss is not finite at the smallest learning rate. Look for NaN in the "
+            "data, and for a loss that does not fit the last activation."
+        )
+    if not_finite:
+        return (
+            f"No suggestion: the loss is not finite after {count} batches. Lower `min_learning_rate`, and "
+            "look for NaN in the data."
+        )
+    return (
+        f"No suggestion: there are {count} losses, and at least {FEWEST} are needed. Give more data or more "
+        "`steps`; if training diverged at once, lower `min_learning_rate`."
+    )
+
+
+def _no_fall(rates: Floats, begin: float, least: float, diverging: bool) -> str:
+    told = f"{begin:.4g} at the smallest rates, {least:.4g} at its least"
+    if diverging:
+        return (
+            f"No suggestion: the loss diverges, up to a learning rate of {rates[-1]:.2g}, without having "
+            f"fallen before ({told}). Lower `min_learning_rate`; if the loss is noisy, raise `batch_size`."
+        )
+    return (
+        f"No suggestion: the loss is flat ({told}), or falls by no more than its noise. Raise "
+        "`max_learning_rate`, `steps` or `batch_size`."
+    )
+
+
+def _fell(rates: Floats, losses: Floats, diverging: bool) -> str:
+    start, end = _fall(losses)
+    told = (
+        f"The loss falls from {_level(losses):.4g} to {losses[end]:.4g} between learning rates of "
+        f"{rates[start]:.2g} and {rates[end]:.2g}; the suggestion is in the middle of its longest descent."
+    )
+    if not diverging and end == len(losses) - 1:
+        told += " It still falls at the largest rate: a larger `max_learning_rate` may be worth a try."
+    return told
+
+
+def _level(losses: Floats) -> float:
+    """Return the loss at the beginning, before it falls."""
+    return float(np.median(losses[: max(len(losses) // 5, 3)]))
+
+
+def _end(losses: Floats) -> int:
+    """Return where the loss is least, the first tenth aside: a mean of few losses is not smooth yet."""
+    first = len(losses) // 10
+    return first + int(np.argmin(losses[first:]))
+
+
+def _fall(losses: Floats) -> tuple[int, int]:
+    """Return the first and the last index of the part in which the smoothed `losses` really fall."""
+    end = _end(losses)
+    high = losses[end] + 0.9 * (_level(losses) - losses[end])
+    above = np.flatnonzero(losses[:end] >= high)
+    return (int(above[-1]) if len(above) else max(end - 1, 0)), end
+
+
+def _longest_descent(losses: Floats) -> tuple[int, int]:
+    """Return the ends of the longest strictly decreasing subsequence; of several, the first to end."""
+    length = np.ones(len(losses), int)
+    first = np.arange(len(losses))
+    for i in range(1, len(losses)):
+        before = np.where(losses[:i] > losses[i], length[:i], 0)
+        if before.max():
+            best = int(np.argmax(before))
+            length[i], first[i] = length[best] + 1, first[best]
+    last = int(np.argmax(length))
+    return int(first[last]), last
+
+
+def _standard_error(losses: Floats) -> float:
+    """Return that of the difference between `_level` and a smoothed loss, were the losses noise alone.
+
+    The noise is told by the differences of neighbours, by their median, which a trend hardly moves.
+    """
+    differences = np.diff(losses)
+    deviation = np.median(np.abs(differences - np.median(differences))) / 0.6745 / np.sqrt(2)
+    level = 1.57 / max(len(losses) // 5, 3)  # pi / 2 / n: the variance of a median
+    return float(deviation * np.sqrt(level + (1 - BETA) / (1 + BETA)))
