@@ -1,5 +1,6 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ExponentialLR",
+    "LearningRateSearch",
     "MCAlphaDropout",
     "MCDropout",
     "MCGaussianDropout",
@@ -27,4 +29,5 @@ __all__ = [
     "PowerDecay",
     "PowerLR",
     "Warmup",
+    "find_learning_rate",
 ]

@@ -36,6 +36,12 @@ def check_bool(name: str, value: Any) -> None:
         raise TypeError(f"Expected `{name}` to be a bool. Received: {name}={value!r}")
 
 
+def check_verbose(verbose: Any) -> None:
+    """Raise unless `verbose` is an int, or a bool."""
+    if not isinstance(verbose, Integral):
+        raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
+
+
 def config_of(instance: Any, *names: str) -> dict[str, Any]:
     """Return the attributes `names` as a config holds them: NumPy's numbers as Python's."""
     return {name: _plain(getattr(instance, name)) for name in names}

@@ -53,14 +53,14 @@ def exponential(initial: float, rate: float, steps: float, *, staircase: bool = 
     def curve(i: Any, xp: Any = np) -> Any:
         # A quotient that is an integer but for rounding counts as that integer: 0.3 / 0.1 is below 3.
         exponent = xp.floor(i / steps * (1 + 1e-12)) if staircase else i / steps
-        return initial * xp.power(rate, exponent)
+        return initial * xp.power(float(rate), exponent)  # NumPy's own float would make a float64 tensor
 
     return curve
 
 
 def power(initial: float, steps: float, exponent: float) -> Curve:
     """Return `initial / (1 + i / steps) ** exponent`."""
-    return lambda i, xp=np: initial / xp.power(1 + i / steps, exponent)
+    return lambda i, xp=np: initial / xp.power(1 + i / steps, float(exponent))
 
 
 def piecewise_constant(boundaries: Sequence[float], values: Sequence[float]) -> Curve:
@@ -69,7 +69,8 @@ def piecewise_constant(boundaries: Sequence[float], values: Sequence[float]) -> 
     def curve(i: Any, xp: Any = np) -> Any:
         value = xp.zeros_like(i) + values[0]
         for boundary, following in zip(boundaries, values[1:], strict=True):
-            value = xp.where(i >= boundary, following, value)
+            # 3 * 0.1 is above 3 / 10, which is where it is meant to be.
+            value = xp.where(i >= boundary * (1 - 1e-12), following, value)
         return value
 
     return curve

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras.arguments import check_positive, config_of
+from keras_dnn_extras.arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.optimizers import innermost_optimizer, learning_rate, momentum_names
 from keras_dnn_extras.plotting import axes
@@ -42,8 +42,7 @@ class LearningRateCallback(StepCallback):
 
     def __init__(self, verbose: int = 0):
         super().__init__()
-        if not isinstance(verbose, Integral):
-            raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
+        check_verbose(verbose)
         self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
         self._curves: dict[str, Curve] = {}

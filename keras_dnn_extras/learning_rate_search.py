@@ -1,5 +1,6 @@
 """The learning-rate range test: which rate to train with, found in about a hundred batches."""
 
+import types
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras import suggestions
-from keras_dnn_extras.arguments import PACKAGE, check_number, check_positive
+from keras_dnn_extras.arguments import PACKAGE, check_number, check_positive, check_verbose
 from keras_dnn_extras.model_state import built, rehearsal
 from keras_dnn_extras.optimizers import innermost_optimizer
 from keras_dnn_extras.plotting import axes
@@ -36,7 +37,7 @@ class LearningRateSearch:
         steps: int or None, how many losses there would be if the test had not ended earlier.
 
     Attributes:
-        smoothed_losses: array, the losses' running mean that forgets 5% a step, without a bias at the
+        smoothed_losses: array, the losses' running mean that forgets 10% a step, without a bias at the
             beginning.
         suggestions: dict of floats, or None where the loss does not tell. `"valley"`: the middle of the
             longest descent. `"slide"`: the left end of a window that slides down from the right until its
@@ -80,7 +81,8 @@ class LearningRateSearch:
             )
         if not np.all(np.diff(rates, prepend=0) > 0) or not np.all(np.isfinite(rates)):
             raise ValueError(
-                f"Expected `learning_rates` to be positive and to increase. Received: learning_rates={rates}"
+                "Expected `learning_rates` to be positive and to increase. "
+                f"Received: learning_rates={rates}"
             )
         _check_factor(self.divergence_factor)
         if self.steps is not None:
@@ -143,7 +145,7 @@ class LearningRateSearch:
             height = np.interp(np.log(rate), np.log(self.learning_rates), self.smoothed_losses)
             marker = {"zorder": 3, "markersize": 10 if name == "valley" else 6}
             ax.plot(rate, height, "o", color=f"C{i}", label=f"{name}: {rate:.2g}", **marker)
-        _limit(ax, self.smoothed_losses)
+        _limit(ax, self.losses, self.smoothed_losses)
         ax.legend()
         return ax
 
@@ -174,14 +176,15 @@ def find_learning_rate(
 
     Args:
         model: a compiled model. Its optimizer may have a schedule, which the test replaces by its own.
-        x, y, sample_weight: data as `fit` takes it: arrays, `tf.data.Dataset`, `PyDataset`, generator,
-            torch `DataLoader`. It is gone through as often as is needed.
+        x, y: data as `fit` takes it: arrays, `tf.data.Dataset`, `PyDataset`, generator, torch
+            `DataLoader`. It is gone through as often as is needed.
         batch_size: int > 0, for arrays.
         min_learning_rate: float > 0, the rate of the first update.
         max_learning_rate: float > `min_learning_rate`, the rate of the last.
         steps: int >= 2, the number of updates. With `gradient_accumulation_steps` each has several
             batches, whose mean loss is taken.
         divergence_factor: float > 1. The test ends when the smoothed loss is so many times its least.
+        sample_weight: as in `fit`.
         verbose: 1 shows a progress bar, 0 does not.
 
     Returns:
@@ -215,18 +218,22 @@ def find_learning_rate(
         )
     check_number("steps", steps, "at least 2", lambda value: value >= 2, Integral)
     _check_factor(divergence_factor)
+    check_verbose(verbose)
     accumulation = innermost_optimizer(model).gradient_accumulation_steps or 1
     factor = (max_learning_rate / min_learning_rate) ** (1 / (steps - 1))
     watch = _Watch(steps, accumulation, divergence_factor, verbose)
     growth = ExponentialLR(factor, initial_learning_rate=min_learning_rate)
 
+    # An epoch may have a single batch. A generator has one epoch: where it ends, another one would be its
+    # first two batches, which Keras keeps.
+    epochs = 1 if isinstance(x, types.GeneratorType) else steps * accumulation + _SKIPPED
     x = built(model, x, batch_size)
     with rehearsal(model, min_learning_rate):
         model.fit(
             x,
             y,
             batch_size=batch_size,
-            epochs=steps * accumulation + _SKIPPED,  # an epoch may have a single batch
+            epochs=epochs,
             sample_weight=sample_weight,
             callbacks=[growth, watch],
             verbose=0,
@@ -267,7 +274,7 @@ class _Watch(StepCallback):
         return len(means) > 0 and suggestions.diverges(means, self.divergence_factor)
 
     def is_stuck(self) -> bool:
-        return any(len(losses) > self.accumulation + _SKIPPED for losses in self.batches.values())
+        return len(self.batches[max(self.batches)]) > self.accumulation + _SKIPPED
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_end(epoch, logs)
@@ -294,10 +301,11 @@ def _check_factor(divergence_factor: float) -> None:
     check_number("divergence_factor", divergence_factor, "above 1", lambda value: value > 1)
 
 
-def _limit(ax: Any, losses: np.ndarray) -> None:
+def _limit(ax: Any, losses: np.ndarray, means: np.ndarray) -> None:
     """Leave divergence out of the picture, which would make a line of all the rest."""
-    losses = losses[np.isfinite(losses)]
-    if len(losses):
-        low, high = losses.min(), max(losses[0], np.median(losses))
+    finite = np.flatnonzero(np.isfinite(means))
+    if len(finite):
+        means = means[finite]
+        low, high = losses[: np.argmin(means) + 1].min(), max(means[0], np.median(means))
         margin = 0.3 * (high - low) or 1.0
         ax.set_ylim(low - margin, high + margin)

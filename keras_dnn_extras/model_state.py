@@ -16,7 +16,16 @@ from keras import ops
 from keras.src.backend.common import global_state
 
 # What `fit` and `compile` set in a model, next to its variables.
-_ATTRIBUTES = ("optimizer", "_compile_metrics", "train_function", "history", "stop_training")
+_ATTRIBUTES = (
+    "optimizer",
+    "_compile_metrics",
+    "train_function",
+    "history",
+    "stop_training",
+    "_eval_epoch_iterator",
+    "_jax_state",
+    "_jax_state_synced",
+)
 
 
 def built(model: keras.Model, x: Any, batch_size: int) -> Any:
@@ -113,8 +122,8 @@ def _copy_state(
     if len(found) != len(wanted):
         if source.built:
             raise ValueError(
-                "The trainable weights of the model changed after the optimizer was built for them. Compile "
-                f"the model anew. Received: model={model}"
+                "The trainable weights of the model changed after the optimizer was built for them. "
+                f"Compile the model anew. Received: model={model}"
             )
         wanted = wanted[: len(found)]
     for variable, value in zip(wanted, found, strict=True):

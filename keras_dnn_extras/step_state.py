@@ -158,9 +158,9 @@ class StepState:
             own = earlier._first_rate
         elif self._clock.continues:
             raise ValueError(
-                "The learning rate that training began with is not known: the optimizer has the one that "
-                "the first epochs ended with. Pass `initial_learning_rate` to the callback to go on from "
-                f"`initial_epoch`. Received: initial_learning_rate=None, learning_rate={own}"
+                "The learning rate that training began with is not known: this `fit` goes on from "
+                "`initial_epoch`, and the optimizer may have a rate from the middle of the curve. Pass "
+                f"`initial_learning_rate`. Received: initial_learning_rate=None, learning_rate={own}"
             )
         self._first_rate = own
         return own

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-BETA = 0.95
+BETA = 0.9  # more would be smoother, and come later: the mean is 1 / (1 - BETA) steps behind
 FEWEST = 10  # losses that a suggestion needs
 _SIGNIFICANT = 4.0  # standard errors: pure noise reaches it in less than 1 of 1,000 range tests
 _NOTABLE = 1e-3  # of the loss at the beginning
@@ -110,8 +110,8 @@ def _too_few(count: int, not_finite: bool) -> str:
             "look for NaN in the data."
         )
     return (
-        f"No suggestion: there are {count} losses, and at least {FEWEST} are needed. Give more data or more "
-        "`steps`; if training diverged at once, lower `min_learning_rate`."
+        f"No suggestion: there are {count} losses, and at least {FEWEST} are needed. Give more data or "
+        "more `steps`; if training diverged at once, lower `min_learning_rate`."
     )
 
 

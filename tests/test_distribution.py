@@ -49,3 +49,18 @@ def test_the_optimizer_has_its_own_variables_only(name, results):
     model = truth.linear_model(distributed.OPTIMIZERS[name]())
     model.optimizer.build(model.trainable_variables)
     assert results[f"{name}/variables"] == len(model.optimizer.variables)
+
+
+def test_the_loss_of_a_batch_is_that_of_all_its_samples(results):
+    x, _ = distributed.loss_data()
+    rates = 0.01 * 1.2 ** np.arange(distributed.BATCHES)
+    np.testing.assert_allclose(results["rates"], rates, rtol=1e-12)
+    kernel, bias = truth.initial_weights()
+    expected = []
+    for rate, start in zip(rates, range(0, len(x), 4), strict=True):
+        mean = x[start : start + 4].mean(axis=0)
+        expected.append(mean @ kernel.sum(axis=1) + bias.sum())
+        # No update comes after the odd batch, of which the replicas' gradients weigh alike.
+        kernel, bias = kernel - rate * mean[:, None], bias - rate
+    # 6 updates of 3 roundings, sums of 8 products, and of the replicas
+    np.testing.assert_allclose(results["losses"], expected, rtol=(6 * 3 + 8 + 4) * np.finfo("float32").eps)

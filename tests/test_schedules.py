@@ -45,7 +45,7 @@ def warmed_up(start, begin, following, warmup_steps):
 
 
 def power_bound(power, decay_steps):
-    # `1 + i / decay_steps` is off by a unit in its last place, which the power multiplies; the power itself,
+    # `1 + i / decay_steps` is off by a unit in its last place, which the power multiplies; it itself,
     # `exp(power * log(...))`, rounds relative to its exponent, and a few roundings come after.
     return EPS * (power * (1 + np.log1p(UPDATES.max() / decay_steps)) + 4)
 
@@ -123,16 +123,15 @@ def test_warmup_around_warmup():
 
 
 def test_a_warmup_does_not_ask_its_schedule_for_steps_before_its_first():
-    class Root(schedules.LearningRateSchedule):
+    asked = []
+
+    class Asked(schedules.LearningRateSchedule):
         def __call__(self, step):
-            return 0.1 * keras.ops.sqrt(keras.ops.cast(step, "float32"))  # NaN where step < 0
+            asked.append(int(keras.ops.convert_to_numpy(step)))
+            return 0.1
 
-        def get_config(self):
-            return {}
-
-    values = values_of(kdx.Warmup(Root(), 4, start=0.2))
-    following = 0.1 * np.sqrt(UPDATES)
-    np.testing.assert_allclose(values, warmed_up(0.2, 0.0, following, 4), rtol=4 * EPS)
+    values_of(kdx.Warmup(Asked(), 4))
+    assert set(asked) == set(range(len(UPDATES) - 4))
 
 
 STEPS = {
@@ -171,8 +170,11 @@ RATES = {
 }
 
 
-@pytest.mark.parametrize("mode", [{}, {"run_eagerly": True}] + [{"jit_compile": True}] * (not TORCH))
-@pytest.mark.parametrize("name", RATES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*((name, {}) for name in RATES), ("Warmup", {"run_eagerly": True})]
+    + [("Warmup", {"jit_compile": True})] * (not TORCH),
+)
 def test_a_schedule_drives_an_optimizer_by_itself(name, mode):
     model = truth.linear_model(keras.optimizers.SGD(SCHEDULES[name](), momentum=0.9), **mode)
     x, y = truth.data(BATCHES)
