@@ -174,7 +174,7 @@ class LearningRateCallback(StepCallback):
             right = ax.twinx()
             lines += right.plot(momentum, color="C1", linestyle="--", label="momentum")
             right.set_ylabel("momentum")
-            ax.legend(handles=lines, loc="center")  # where neither line goes
+            ax.legend(handles=lines, loc="center right")  # where neither line goes
         return ax
 
     def _values_to_come(self, epochs: int | None, steps_per_epoch: int | None) -> dict[str, Any]:
