@@ -243,7 +243,7 @@ def find_learning_rate(
 
 
 class _Watch(StepCallback):
-    """Ends the test: after its steps, where the loss diverges, or where there are no more batches."""
+    """Ends the test: after its steps, or where the loss diverges."""
 
     def __init__(self, steps: int, accumulation: int, divergence_factor: float, verbose: int):
         super().__init__()
@@ -252,7 +252,6 @@ class _Watch(StepCallback):
         self.divergence_factor = divergence_factor
         self.losses: list[float] = []  # of each update
         self.batches: dict[int, list[float]] = {}  # the losses of the batches of each update
-        self.seen = 0
         self.bar = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["loss"])
 
     def take_part(self, step_state: StepState) -> None:
@@ -275,13 +274,6 @@ class _Watch(StepCallback):
 
     def is_stuck(self) -> bool:
         return len(self.batches[max(self.batches)]) > self.accumulation + _SKIPPED
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        batches = sum(len(losses) for losses in self.batches.values())
-        if batches == self.seen:
-            self.model.stop_training = True  # the data has ended
-        self.seen = batches
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)

@@ -86,7 +86,7 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
-    # A copy: the array shares the variable's memory on torch, and on JAX a step gives that memory away.
+    # A copy: on JAX the array shares the variable's memory, which a step gives away.
     return np.array(ops.convert_to_numpy(variable))
 
 

@@ -16,6 +16,7 @@ OPTIMIZERS = {
     "scaled Adam": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
 }
 BATCHES, EPOCHS = 6, 2
+SEARCH = {"steps": 8, "min_learning_rate": 1e-3, "max_learning_rate": 0.1}
 # Keras divides no odd batch among the devices of JAX.
 ODD = keras.backend.backend() == "tensorflow"
 
@@ -43,6 +44,20 @@ def data_parallel():
     return keras.distribution.DataParallel(devices=keras.distribution.list_devices()).scope()
 
 
+def searched():
+    """Return what a range test sees, and how a model that was searched and trained ends up."""
+    x, y = truth.data(1)
+    results = {}
+    for name in ("plain", "searched"):
+        model = truth.linear_model(keras.optimizers.Adam(0.01))
+        if name == "searched":
+            found = kdx.find_learning_rate(model, x, y, **SEARCH, batch_size=2, verbose=0)
+            results["searched/losses"] = found.losses
+        model.fit(x, y, batch_size=2, epochs=3, verbose=0)
+        results[f"{name}/kernel"] = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    return results
+
+
 def main(path):
     x, y = truth.data(BATCHES)
     results = {}
@@ -58,6 +73,7 @@ def main(path):
         model, callback = truth.linear_model(keras.optimizers.SGD(0.01)), kdx.ExponentialLR(1.2)
         model.fit(*loss_data(), batch_size=4, shuffle=False, verbose=0, callbacks=[callback])
         results |= {"losses": callback.losses, "rates": callback.rates}
+        results |= searched()
     np.savez(path, **results)
 
 

@@ -64,3 +64,17 @@ def test_the_loss_of_a_batch_is_that_of_all_its_samples(results):
         kernel, bias = kernel - rate * mean[:, None], bias - rate
     # 6 updates of 3 roundings, sums of 8 products, and of the replicas
     np.testing.assert_allclose(results["losses"], expected, rtol=(6 * 3 + 8 + 4) * np.finfo("float32").eps)
+
+
+def test_a_search_sees_all_samples_and_leaves_no_trace(results):
+    x, _ = truth.data(1)
+    optimizer = keras.optimizers.Adam(0.01)
+    rates = np.geomspace(1e-3, 0.1, 8)
+    expected = []
+    for updates in range(8):
+        weights = truth.apply_eagerly(optimizer, truth.gradients(x) * updates, rates)
+        optimizer = keras.optimizers.Adam(0.01)
+        expected.append(np.mean(x @ weights[0] + weights[1]) * truth.UNITS)
+    # 8 updates of about 20 roundings, of numbers up to 2, in sums of 8
+    np.testing.assert_allclose(results["searched/losses"], expected, rtol=0, atol=8 * 20 * 6e-8 * 2 * 8)
+    np.testing.assert_array_equal(results["searched/kernel"], results["plain/kernel"])

@@ -152,6 +152,31 @@ def test_an_update_that_loss_scaling_skips_is_tried_again():
     assert number(model.optimizer.dynamic_scale) == 2.0**20 if model.optimizer.built else True
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class WithoutGradient(keras.losses.Loss):
+    """A finite loss whose gradient is not: that of the square root at 0."""
+
+    def call(self, y_true, y_pred):
+        return keras.ops.mean(keras.ops.sqrt(y_pred * 0), axis=-1)
+
+
+def test_a_test_without_any_update_ends():
+    model = keras.Sequential([keras.Input((truth.FEATURES,)), truth.dense()])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), loss=WithoutGradient())
+    found = search(model, *generator(*truth.data(1)), steps=10)  # which never ends
+    assert len(found.losses) == 1
+    assert found.suggestion is None
+
+
+def test_a_test_may_be_longer_than_the_table(monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", 5)
+    x, y = truth.data(1)
+    model = truth.linear_model(keras.optimizers.SGD())
+    found = search(model, x, y, steps=12, min_learning_rate=1e-3, max_learning_rate=0.1)
+    expected = losses_of_descent(x, np.geomspace(1e-3, 0.1, 12))
+    np.testing.assert_allclose(found.losses, expected, rtol=0, atol=12 * 10 * 6e-8 * 16)
+
+
 def test_a_schedule_in_the_optimizer_is_replaced_and_put_back():
     x, y = truth.data(1)
     schedule = kdx.OneCycle(0.1, 10)
@@ -347,14 +372,33 @@ def test_the_global_random_generators_are_where_they_were():
             drawn.append(sys.modules["tensorflow"].random.normal((2,)).numpy().tolist())
         return drawn
 
+    def batches():
+        data = Batches(*classes())
+        for i in range(5):
+            draws()
+            yield data[i]
+
     model = classifier()
     keras.utils.set_random_seed(4)
     keras.random.normal((2,))  # makes Keras's own
     expected = draws()
     keras.utils.set_random_seed(4)
     keras.random.normal((2,))
-    search(model, *classes(), steps=5)
+    search(model, batches(), steps=5)
     assert draws() == expected
+
+
+def test_a_global_random_generator_that_was_not_there_is_not_there_afterwards():
+    def batches():
+        keras.random.normal((2,))
+        yield from [Batches(*classes())[0]] * 5
+
+    model = classifier()
+    keras.utils.set_random_seed(4)
+    expected = number(keras.random.normal((2,)))
+    keras.utils.set_random_seed(4)
+    search(model, batches(), steps=5)
+    np.testing.assert_array_equal(number(keras.random.normal((2,))), expected)
 
 
 def test_two_searches_find_the_same():
