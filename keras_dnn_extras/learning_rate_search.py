@@ -171,8 +171,8 @@ def find_learning_rate(
 
     Afterwards the model is as it was, bit for bit, also after an exception or Ctrl-C: weights,
     BatchNormalization statistics, optimizer, learning rate, seed generators and metrics; and so are the
-    global random generators. What cannot be put back is the data: a generator has been advanced, and a
-    dataset that shuffles anew each time has done so.
+    global random generators. A model that was not built yet is built. What cannot be put back is the
+    data: a generator has been advanced, and a dataset that shuffles anew each time has done so.
 
     Args:
         model: a compiled model. Its optimizer may have a schedule, which the test replaces by its own.

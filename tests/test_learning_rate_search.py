@@ -293,6 +293,27 @@ def test_a_fit_after_a_search_equals_a_fit_without_one(kind, optimizer, mode, tr
     assert_equal(states, expected)
 
 
+def test_several_outputs_each_with_a_loss_and_metrics_are_as_they_were():
+    def fitted(with_search):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dropout(0.2)(keras.layers.Dense(6)(inputs))
+        outputs = {name: keras.layers.Dense(1, name=name)(hidden) for name in ("one", "two")}
+        model = keras.Model(inputs, outputs)
+        losses, weights = {"one": "mse", "two": "mae"}, {"one": 0.5, "two": 2.0}
+        model.compile("adam", loss=losses, loss_weights=weights, metrics={"one": ["mae"]})
+        x, _ = classes()
+        y = {"one": x.sum(axis=1, keepdims=True), "two": x[:, :1]}
+        if with_search:
+            assert len(search(model, x, y, steps=12, batch_size=4).losses) == 12
+        history = model.fit(x, y, batch_size=4, verbose=0).history
+        return history, state_of(model)
+
+    (history, states), (expected_history, expected) = fitted(True), fitted(False)
+    assert history == expected_history
+    assert_equal(states, expected)
+
+
 def test_everything_is_the_same_object_with_the_same_value():
     model = classifier()
     fit(model)
