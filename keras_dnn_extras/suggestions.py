@@ -36,8 +36,8 @@ def diverges(losses: Floats, factor: float) -> bool:
 
     A least loss below 0 is exceeded by `factor - 1` times its size.
     """
-    least = np.min(losses)
-    return not losses[-1] <= least + (factor - 1) * abs(least)
+    least, last = np.min(losses), losses[-1]
+    return not (np.isfinite(last) and (np.isinf(factor) or last <= least + (factor - 1) * abs(least)))
 
 
 def valley(rates: Floats, losses: Floats) -> float | None:

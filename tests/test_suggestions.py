@@ -184,3 +184,8 @@ def test_a_loss_that_still_falls_at_the_end_says_so():
 )
 def test_divergence_is_a_multiple_of_the_least_loss(losses, expected):
     assert suggestions.diverges(np.array(losses), 4.0) == expected
+
+
+def test_with_an_infinite_factor_only_a_loss_that_is_not_finite_diverges():
+    assert not suggestions.diverges(np.array([0.0, 1e30]), math.inf)
+    assert suggestions.diverges(np.array([0.0, np.inf]), math.inf)
