@@ -160,12 +160,7 @@ def _random_states_kept() -> Iterator[None]:
         if torch.cuda.is_available():
             restore.append(_kept(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
     if keras.backend.backend() == "tensorflow":
-        from tensorflow.python.eager import context
-
-        # Seeds of operations and of `tf.data` are drawn from it. Made by `tf.random.set_seed`.
-        generator = getattr(context.context(), "_rng", None)
-        if generator is not None:
-            restore.append(_kept(generator.getstate, generator.setstate))
+        restore.append(_tensorflow_seeds_kept())
     try:
         yield
     finally:
@@ -176,6 +171,22 @@ def _random_states_kept() -> Iterator[None]:
 def _kept(get: Callable[[], Any], put: Callable[[Any], Any]) -> Callable[[], Any]:
     state = get()
     return lambda: put(state)
+
+
+def _tensorflow_seeds_kept() -> Callable[[], Any]:
+    """Keep where seeds of eager operations and of `tf.data` are drawn from, made by `tf.random.set_seed`."""
+    from tensorflow.python.eager import context
+
+    generator = getattr(context.context(), "_rng", None)
+    state = generator.getstate() if generator is not None else None
+
+    def put_back() -> None:
+        if generator is not None and generator.getstate() != state:
+            generator.setstate(state)
+            # An operation that gets its seed again would go on where the one before it stopped.
+            context.context().clear_kernel_cache()
+
+    return put_back
 
 
 def _keras_generator_kept() -> Callable[[], Any]:

@@ -160,7 +160,7 @@ def test_a_callback_list_without_parameters_works_with_total_steps():
     callbacks = keras.callbacks.CallbackList([cycle(total_steps=14)], add_history=True, model=model)
     fit(model, callbacks)
     assert_weights(model, rates_of(14))
-    with pytest.raises(ValueError, match="number of updates is unknown"):
+    with pytest.raises(ValueError, match="how many batches an epoch has"):
         fit(model, keras.callbacks.CallbackList([cycle()], model=model))
 
 
