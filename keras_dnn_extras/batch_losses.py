@@ -45,8 +45,9 @@ class BatchLosses:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Listen to the model's step, and to its metrics of the loss, while it is traced or runs."""
-        metrics = {id(m): m for m in [self._model._loss_tracker, *self._model.metrics] if m.name == "loss"}
-        owners = [(vars(metric), "update_state", self._listening(metric)) for metric in metrics.values()]
+        metrics = {id(m): m for m in [self._model._loss_tracker, *self._model.metrics]}.values()
+        owners = [(vars(metric), "update_state", self._listening(metric)) for metric in metrics]
+        owners += [(vars(metric), "result", self._telling(metric)) for metric in metrics]
         owners.append((vars(self._model), "train_step", self._recording(self._model.train_step)))
         found = [attributes.get(name) for attributes, name, _ in owners]
         for attributes, name, function in owners:
@@ -64,10 +65,22 @@ class BatchLosses:
 
         def listen(values: Any, *args: Any, **kwargs: Any) -> Any:
             weight = kwargs.get("sample_weight", args[0] if args else None)
-            self._taken.loss = values, weight
+            vars(self._taken).setdefault("given", {})[id(metric)] = values, weight
+            if metric.name == "loss":
+                self._taken.loss = values, weight
             return update_state(values, *args, **kwargs)
 
         return listen
+
+    def _telling(self, metric: keras.metrics.Metric) -> Callable:
+        result = metric.result
+
+        def tell() -> Any:
+            told = result()
+            vars(self._taken).setdefault("told", {})[id(told)] = told, id(metric)
+            return told
+
+        return tell
 
     def _recording(self, train_step: Callable) -> Callable:
         def on_tensors(*arguments: Any) -> Any:
@@ -90,10 +103,11 @@ class BatchLosses:
 
     def _loss(self, logs: Any) -> tuple[Any, Any]:
         """Return the loss of the batch and its weight, a number of samples."""
-        taken = vars(self._taken).pop("loss", None)
-        if taken is None:
-            # A `train_step` without a metric of the loss tells the loss itself.
-            taken = (logs.get("loss") if isinstance(logs, dict) else None), None
+        taken, told, given = (vars(self._taken).pop(name, {}) for name in ("loss", "told", "given"))
+        if not taken:
+            # A `train_step` without a metric named `loss` tells the loss itself, or another metric's mean.
+            loss = logs.get("loss") if isinstance(logs, dict) else None
+            taken = given.get(told[id(loss)][1], (None, None)) if id(loss) in told else (loss, None)
         values, weight = taken
         if values is None:
             raise RuntimeError(

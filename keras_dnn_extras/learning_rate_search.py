@@ -219,16 +219,29 @@ def find_learning_rate(
     check_number("steps", steps, "at least 2", lambda value: value >= 2, Integral)
     _check_factor(divergence_factor)
     check_verbose(verbose)
+    rates = np.geomspace(min_learning_rate, max_learning_rate, steps)
+    if not (np.all(np.diff(rates) > 0) and np.isfinite(max_learning_rate / min_learning_rate)):
+        raise ValueError(
+            "Expected between `min_learning_rate` and `max_learning_rate` room for as many floats as "
+            "`steps`, and a quotient that is one. "
+            f"Received: min_learning_rate={min_learning_rate}, max_learning_rate={max_learning_rate}, "
+            f"steps={steps}"
+        )
     accumulation = innermost_optimizer(model).gradient_accumulation_steps or 1
-    factor = (max_learning_rate / min_learning_rate) ** (1 / (steps - 1))
+    factor = float(max_learning_rate / min_learning_rate) ** (1 / (steps - 1))
     watch = _Watch(steps, accumulation, divergence_factor, verbose)
-    growth = ExponentialLR(factor, initial_learning_rate=min_learning_rate)
+    growth = ExponentialLR(factor, initial_learning_rate=float(min_learning_rate))
 
     # An epoch may have a single batch. A generator has one epoch: where it ends, another one would be its
     # first two batches, which Keras keeps.
     epochs = 1 if isinstance(x, types.GeneratorType) else steps * accumulation + _SKIPPED
     x = built(model, x, batch_size)
-    with rehearsal(model, min_learning_rate):
+    if model.built and not model.trainable_variables:
+        raise ValueError(
+            "Expected a model with trainable weights. Unfreeze some, and compile the model anew. "
+            f"Received: model={model}"
+        )
+    with rehearsal(model, float(min_learning_rate)):
         model.fit(
             x,
             y,
@@ -238,7 +251,6 @@ def find_learning_rate(
             callbacks=[growth, watch],
             verbose=0,
         )
-    rates = np.geomspace(min_learning_rate, max_learning_rate, steps)
     return LearningRateSearch(rates[: len(watch.losses)], watch.losses, divergence_factor, steps)
 
 

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-# Private, as Keras has no other way to its global generator.
+# Private, as Keras has no other way to build a model without a call, and to its global generator.
+from keras.src import backend
 from keras.src.backend.common import global_state
 
 # What `fit` and `compile` set in a model, next to its variables.
@@ -37,17 +38,31 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
         return x
     with _random_states_kept():  # a data loader may draw its order
         batch, x = _first_batch(x, batch_size)
-    with _scope(model):
-        model(batch)
+    if batch is not None:
+        batch = keras.tree.map_structure(_symbolic, batch)
+        with _scope(model):  # as `fit` does it on JAX and torch: nothing is computed
+            backend.compute_output_spec(model, batch, training=False)
     return x
 
 
+def _symbolic(array: Any) -> Any:
+    return keras.KerasTensor(tuple(array.shape), keras.backend.standardize_dtype(array.dtype))
+
+
 def _first_batch(x: Any, batch_size: int) -> tuple[Any, Any]:
-    """Return the inputs of the first batch of `x`, and `x` or a generator that still begins with it."""
+    """Return the inputs of the first batch of `x`, and `x` or a generator that still begins with it.
+
+    The inputs are None for what is no data: `fit` says what is wrong with it.
+    """
     if isinstance(x, keras.utils.PyDataset):
         batch = x[0]
     elif isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
+        arrays = keras.tree.flatten(x)
+        if not arrays or not all(hasattr(array, "shape") for array in arrays):
+            return None, x
         return keras.tree.map_structure(lambda array: array[:batch_size], x), x
+    elif not hasattr(x, "__iter__"):
+        return None, x
     else:
         batches = iter(x)
         batch = next(batches, None)
@@ -67,10 +82,10 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     all variables of the model and its metrics, the random generators of Python, NumPy, Keras, TensorFlow
     and PyTorch, and what `fit` leaves in the model. Also after an exception.
     """
-    variables = {id(v): v for v in [*model.variables, *model.metrics_variables]}.values()
+    variables = _variables(model)
     values = [_value(variable) for variable in variables]
     attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
-    with _random_states_kept():
+    with _random_states_kept(), _buffers_kept(model):
         try:
             with _unbuilt_again(model), _scope(model):
                 optimizer = _same_optimizer(model.optimizer, learning_rate)
@@ -83,6 +98,35 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
             vars(model).update(attributes)
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    found = [*model.variables, *model.metrics_variables]
+    for layer in model._flatten_layers():  # the states of stateful recurrent layers are not among them
+        states = keras.tree.flatten(vars(layer).get("states"))
+        found += [state for state in states if isinstance(state, keras.Variable)]
+    for value in vars(
+        model
+    ).values():  # the model's own is not trained with, but a `train_step` may have others
+        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer:
+            found += value.variables
+    return list({id(variable): variable for variable in found}.values())
+
+
+@contextlib.contextmanager
+def _buffers_kept(model: keras.Model) -> Iterator[None]:
+    """Restore what modules of torch within the model keep besides variables."""
+    if keras.backend.backend() != "torch":
+        yield
+        return
+    layers = model._flatten_layers()  # all are modules; that of a wrapper is within the wrapper
+    buffers = list({id(buffer): buffer for layer in layers for buffer in layer.buffers()}.values())
+    values = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.copy_(value)
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
@@ -105,28 +149,36 @@ def _same_optimizer(
     # The rate is put in beforehand: a schedule need not be one that can be serialized.
     attributes = vars(optimizer)
     own = attributes["_learning_rate"]
-    attributes["_learning_rate"] = None
+    attributes["_learning_rate"] = keras.Variable(learning_rate, dtype="float32", trainable=False)
     try:
         config = optimizer.get_config()
+        copy = type(optimizer).from_config({**config, "learning_rate": learning_rate})
+    except TypeError as error:
+        raise ValueError(
+            f"`{type(optimizer).__name__}` cannot be made anew from its config, which the test needs: "
+            f"`get_config` has to tell every argument of its `__init__`. Received: optimizer={optimizer}"
+        ) from error
     finally:
         attributes["_learning_rate"] = own
-    return type(optimizer).from_config({**config, "learning_rate": learning_rate})
+    # Set by `exclude_from_weight_decay`, and not in the config.
+    vars(copy).update({name: value for name, value in attributes.items() if name.startswith("_exclude_")})
+    return copy
 
 
 def _copy_state(
     source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer, model: keras.Model
 ) -> None:
     """Give `target` the state of `source`, but for the learning rate."""
-    target.build(model.trainable_variables)
-    found, wanted = [_value(variable) for variable in _state(source)], _state(target)
-    if len(found) != len(wanted):
-        if source.built:
-            raise ValueError(
-                "The trainable weights of the model changed after the optimizer was built for them. "
-                f"Compile the model anew. Received: model={model}"
-            )
-        wanted = wanted[: len(found)]
-    for variable, value in zip(wanted, found, strict=True):
+    inner = getattr(source, "inner_optimizer", source)
+    weights = model.trainable_variables
+    if inner.built and list(map(id, inner._trainable_variables)) != list(map(id, weights)):
+        raise ValueError(
+            "The trainable weights of the model are not those that its optimizer was built for. Compile "
+            f"the model anew. Received: model={model}"
+        )
+    target.build(weights)
+    found = [_value(variable) for variable in _state(source)]
+    for variable, value in zip(_state(target), found, strict=source.built):
         variable.assign(value)
 
 
@@ -174,7 +226,7 @@ def _kept(get: Callable[[], Any], put: Callable[[Any], Any]) -> Callable[[], Any
 
 
 def _tensorflow_seeds_kept() -> Callable[[], Any]:
-    """Keep where seeds of eager operations and of `tf.data` are drawn from, made by `tf.random.set_seed`."""
+    """Keep what `tf.random.set_seed` made: seeds of eager operations are drawn from it."""
     from tensorflow.python.eager import context
 
     generator = getattr(context.context(), "_rng", None)

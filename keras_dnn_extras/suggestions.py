@@ -62,10 +62,13 @@ def minimum(rates: Floats, losses: Floats) -> float | None:
 def slide(rates: Floats, losses: Floats) -> float | None:
     """Return the rate at the left end of a window that slides down from the right, to where it rests.
 
-    The window rests where the curve is as steep at its left end as at its right end.
+    The window starts at the least loss, and rests where its ends are alike steep.
     """
+    losses = losses[: _end(losses) + 1]
     growth = np.diff(np.log(rates)).mean()
     width = min(max(round(np.log(_WINDOW) / growth), 1), len(losses) // 3)
+    if len(losses) < width + 2:
+        return None
     slopes = np.gradient(losses)
     steeper = slopes[width:] - slopes[:-width]  # the right end's slope, less the left end's
     rests = np.flatnonzero(steeper * steeper[-1] <= 0)
@@ -172,11 +175,17 @@ def _longest_descent(losses: Floats) -> tuple[int, int]:
 
 
 def _standard_error(losses: Floats) -> float:
-    """Return that of the difference between `_level` and a smoothed loss, were the losses noise alone.
-
-    The noise is told by the differences of neighbours, by their median, which a trend hardly moves.
-    """
-    differences = np.diff(losses)
-    deviation = np.median(np.abs(differences - np.median(differences))) / 0.6745 / np.sqrt(2)
+    """Return that of the difference between `_level` and a smoothed loss, were the losses noise alone."""
+    # A curve may be quiet at the beginning and noisy where the loss is least.
+    end = _end(smoothed(losses))
+    deviation = max(_deviation(losses), _deviation(losses[max(end - 10, 0) : end + 1]))
     level = 1.57 / max(len(losses) // 5, 3)  # pi / 2 / n: the variance of a median
     return float(deviation * np.sqrt(level + (1 - BETA) / (1 + BETA)))
+
+
+def _deviation(losses: Floats) -> float:
+    """Return the standard deviation of noise, told by neighbours: by a median, which no trend moves."""
+    if len(losses) < 3:
+        return 0.0
+    differences = np.diff(losses)
+    return float(np.median(np.abs(differences - np.median(differences))) / 0.6745 / np.sqrt(2))

@@ -221,6 +221,8 @@ def classifier(kind="sequential", optimizer=None, **compile_arguments):
     keras.utils.set_random_seed(1)
     if kind == "subclassed":
         model = Nested()
+    elif kind == "unbuilt, never deterministic":
+        model = keras.Sequential([kdx.MCDropout(0.2), keras.layers.Dense(3, activation="softmax")])
     else:
         layers = [
             keras.layers.Dense(6, activation="elu"),
@@ -267,6 +269,7 @@ OPTIMIZERS = {
 FITS = [
     ("sequential", "Adam", {}, True),
     ("unbuilt", "Adam", {}, False),
+    ("unbuilt, never deterministic", "Adam", {}, False),
     ("subclassed", "Adam", {}, False),
     ("sequential", "AdamW with a schedule", {}, True),
     ("sequential", "SGD accumulating", {}, True),
@@ -436,6 +439,73 @@ def test_weights_that_changed_their_trainability_are_refused():
         search(model, *classes(), steps=5)
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras trains with such states on TensorFlow alone")
+def test_the_states_of_recurrent_layers_are_as_they_were():
+    model = keras.Sequential([keras.Input(batch_shape=(4, 2, 3)), keras.layers.GRU(2, stateful=True)])
+    model.compile("sgd", loss="mse")
+    x, y = np.ones((8, 2, 3)), np.ones((8, 2))
+    model.fit(x, y, batch_size=4, verbose=0)
+    states = [number(state) for state in model.layers[0].states]
+    assert np.ptp(states) > 0 or np.max(states) != 0
+    search(model, x, y, steps=5, batch_size=4)
+    assert_equal([number(state) for state in model.layers[0].states], states)
+
+
+@pytest.mark.skipif(not TORCH, reason="a module of torch")
+def test_the_buffers_of_a_torch_module_are_as_they_were():
+    module = sys.modules["torch"].nn.BatchNorm1d(4)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.TorchModuleWrapper(module), keras.layers.Dense(3)]
+    )
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    before = {name: number(buffer) for name, buffer in module.named_buffers()}
+    search(model, *classes(), steps=5)
+    for name, buffer in module.named_buffers():
+        np.testing.assert_array_equal(number(buffer), before[name])
+
+
+def test_weights_that_are_excluded_from_decay_are_so_in_the_test():
+    def model(exclude):
+        optimizer = keras.optimizers.AdamW(weight_decay=100.0)
+        if exclude:
+            optimizer.exclude_from_weight_decay(var_names=["kernel"])
+        return truth.linear_model(optimizer)
+
+    x, y = truth.data(1)
+    rates = {"steps": 10, "min_learning_rate": 1e-4, "max_learning_rate": 1e-2}
+    growth = kdx.ExponentialLR(100 ** (1 / 9), initial_learning_rate=1e-4)
+    model(True).fit(x, y, batch_size=2, epochs=10, callbacks=[growth], verbose=0)
+    np.testing.assert_array_equal(search(model(True), x, y, **rates).losses, growth.losses)
+    assert search(model(False), x, y, **rates).losses[-1] < 0.9 * growth.losses[-1]
+
+
+class OfNoConfig(keras.optimizers.SGD):
+    def __init__(self, extra, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_an_optimizer_whose_config_lacks_an_argument_is_refused():
+    model = truth.linear_model(OfNoConfig(3))
+    with pytest.raises(ValueError, match=r"(?s)OfNoConfig.*get_config.*Received: optimizer="):
+        search(model, *truth.data(1))
+
+
+def test_a_model_without_trainable_weights_is_refused():
+    model = truth.linear_model(keras.optimizers.SGD())
+    model.trainable = False
+    with pytest.raises(ValueError, match="trainable weights"):
+        search(model, *truth.data(1))
+
+
+@pytest.mark.parametrize("x", [None, [], [1.0, 2.0], len])
+def test_what_is_no_data_is_refused_by_keras(x):
+    model = keras.Sequential([truth.dense()])
+    model.compile("sgd", loss="mse")
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        search(model, x)
+    assert not model.built
+
+
 # -- results --------------------------------------------------------------------------------------------
 
 
@@ -513,6 +583,8 @@ BAD_ARGUMENTS = [
     ({"min_learning_rate": "low"}, TypeError),
     ({"max_learning_rate": float("inf")}, ValueError),
     ({"max_learning_rate": 1e-7}, ValueError),
+    ({"min_learning_rate": 1e-300, "max_learning_rate": 1e300}, ValueError),
+    ({"min_learning_rate": 1.0, "max_learning_rate": 1.0000000000000002}, ValueError),
     ({"steps": 1}, ValueError),
     ({"steps": 10.0}, TypeError),
     ({"divergence_factor": 1.0}, ValueError),

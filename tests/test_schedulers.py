@@ -459,9 +459,11 @@ class OwnStep(keras.Model):
 
 
 class WithOwnMetric(OwnStep):
+    called = "loss"
+
     def __init__(self):
         super().__init__()
-        self.mean = keras.metrics.Mean(name="loss")
+        self.mean = keras.metrics.Mean(name=self.called)
 
     @property
     def metrics(self):
@@ -476,6 +478,12 @@ class WithOwnMetric(OwnStep):
         return {"loss": self.mean.stateless_result(metrics)}, metrics
 
 
+class WithOtherMetric(WithOwnMetric):
+    """Returns as `loss` the mean so far of a metric of another name."""
+
+    called = "total_loss"
+
+
 class Silent(OwnStep):
     def told(self, loss):
         return {"cost": loss}
@@ -484,7 +492,7 @@ class Silent(OwnStep):
         return {"cost": loss}, metrics
 
 
-@pytest.mark.parametrize("kind", [OwnStep, WithOwnMetric])
+@pytest.mark.parametrize("kind", [OwnStep, WithOwnMetric, WithOtherMetric])
 def test_a_train_step_of_the_users_tells_its_loss(kind):
     callback = range_test()
     model = kind()

@@ -66,6 +66,7 @@ def by_definition(rates, losses):
     slopes = {
         (means[i + 1] - means[i]) / math.log(rates[i + 1] / rates[i]): rates[i] for i in range(start, least)
     }
+    means = means[: least + 1]
     inner = [(b - a) / 2 for a, b in zip(means, means[2:], strict=False)]
     slope = [means[1] - means[0], *inner, means[-1] - means[-2]]
     left = len(means) - 1 - 15  # 15 steps of 1e-7 to 10 in 99 are a factor of 16.4
@@ -163,6 +164,19 @@ def test_pure_noise_hardly_ever_looks_like_a_fall():
     fooled = sum(suggest(1 + 0.3 * rng.normal(size=100))[1][:2] != "No" for _ in range(1000))
     # One-sided, beyond 4 standard errors at the least of about 10 independent means: 10 * 3e-5 a test.
     assert fooled <= 3
+
+
+def test_noise_that_comes_with_the_rate_is_not_a_fall():
+    rng = np.random.default_rng(0)
+    growing = np.geomspace(1e-7, 0.1, 100)
+    fooled = sum(suggest(2.3 + growing * rng.normal(size=100))[1][:2] != "No" for _ in range(200))
+    assert fooled <= 10
+
+
+def test_a_slide_does_not_rest_beyond_the_least_loss():
+    saturated = np.append(descent(30.0)[:-4], np.full(12, 8.0))
+    found, _ = suggest(saturated)
+    assert found["slide"] < 10 * found["minimum"]
 
 
 def test_a_loss_that_still_falls_at_the_end_says_so():
