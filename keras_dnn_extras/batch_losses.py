@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.in_step import depending_on, mean_over_replicas
 
 
@@ -44,21 +45,15 @@ class BatchLosses:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Listen to the model's step, and to its metrics of the loss, while it is traced or runs."""
+        """Listen to the model's step and to its metrics while the step is traced or runs."""
         metrics = {id(m): m for m in [self._model._loss_tracker, *self._model.metrics]}.values()
-        owners = [(vars(metric), "update_state", self._listening(metric)) for metric in metrics]
-        owners += [(vars(metric), "result", self._telling(metric)) for metric in metrics]
-        owners.append((vars(self._model), "train_step", self._recording(self._model.train_step)))
-        found = [attributes.get(name) for attributes, name, _ in owners]
-        for attributes, name, function in owners:
-            attributes[name] = function
-        try:
+        with contextlib.ExitStack() as stack:
+            for metric in metrics:
+                update_state, result = self._listening(metric), self._telling(metric)
+                stack.enter_context(replaced(metric, update_state=update_state, result=result))
+            step = self._recording(self._model.train_step)
+            stack.enter_context(replaced(self._model, train_step=step))
             yield
-        finally:
-            for (attributes, name, _), value in zip(owners, found, strict=True):
-                del attributes[name]
-                if value is not None:
-                    attributes[name] = value
 
     def _listening(self, metric: keras.metrics.Metric) -> Callable:
         update_state = metric.update_state

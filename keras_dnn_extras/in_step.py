@@ -36,6 +36,12 @@ def depending_on(gradients: list) -> Any:
     return tf.control_dependencies([getattr(gradient, "values", gradient)])
 
 
+def strategy_scope(model: keras.Model) -> Any:
+    """Return the scope that variables of `model` are made in."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.scope() if strategy is not None else contextlib.nullcontext()
+
+
 def mean_over_replicas(value: Any, weight: Any) -> Any:
     """Return the mean of the replicas' values by their weights, in a step of a `tf.distribute` strategy."""
     if keras.backend.backend() != "tensorflow":

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_dnn_extras.arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras.curves import Curve
-from keras_dnn_extras.optimizers import innermost_optimizer, learning_rate, momentum_names
+from keras_dnn_extras.optimizers import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
@@ -78,8 +78,7 @@ class LearningRateCallback(StepCallback):
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: what is restored is the rate of the middle of the curve.
-        optimizer = getattr(model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = unscaled(getattr(model, "optimizer", None))
         rate = getattr(optimizer, "_learning_rate", None)
         self._own_rate = learning_rate(optimizer) if isinstance(rate, keras.Variable) else math.nan
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras import suggestions
-from keras_dnn_extras.arguments import PACKAGE, check_number, check_positive, check_verbose
+from keras_dnn_extras.arguments import PACKAGE, check_number, check_positive, check_verbose, config_of
 from keras_dnn_extras.model_state import built, rehearsal
 from keras_dnn_extras.optimizers import innermost_optimizer
 from keras_dnn_extras.plotting import axes
@@ -109,16 +109,14 @@ class LearningRateSearch:
         told, count = self._verdict[1], len(self.losses)
         early = self.steps is not None and count < self.steps
         if early and not (count and suggestions.diverges(self.smoothed_losses, self.divergence_factor)):
-            told += f" The data ended after {count} of {self.steps} steps."
+            told += (
+                f" The test ended after {count} of {self.steps} steps: there was no more data, or loss "
+                "scaling skipped all updates."
+            )
         return told
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            "learning_rates": self.learning_rates.tolist(),
-            "losses": self.losses.tolist(),
-            "divergence_factor": float(self.divergence_factor),
-            "steps": self.steps,
-        }
+        return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSearch":

@@ -1,14 +1,13 @@
 """Dropout layers that stay active after training, for Monte-Carlo predictions."""
 
-from numbers import Real
 from typing import Any
 
 import keras
 
-_PACKAGE = "keras_dnn_extras"
+from keras_dnn_extras.arguments import PACKAGE, check_number
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCDropout(keras.layers.Dropout):
     """Dropout that is active in every call: `fit`, `evaluate`, `predict`, `predict_on_batch`.
 
@@ -65,7 +64,7 @@ class MCDropout(keras.layers.Dropout):
         return super().call(inputs, training=True)
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCAlphaDropout(keras.layers.AlphaDropout):
     """Alpha dropout that is active in every call, for self-normalizing networks (SELU).
 
@@ -113,7 +112,7 @@ class MCAlphaDropout(keras.layers.AlphaDropout):
         return super().call(inputs, training=True)
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCGaussianDropout(keras.layers.GaussianDropout):
     """Multiplicative Gaussian noise that is active in every call.
 
@@ -175,7 +174,7 @@ class _MCSpatialDropout(keras.layers.Dropout):
         return {**super().get_config(), **keras.layers.Layer.get_config(self)}
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCSpatialDropout1D(_MCSpatialDropout, keras.layers.SpatialDropout1D):
     """Dropout of whole feature maps of a sequence, active in every call.
 
@@ -219,7 +218,7 @@ class MCSpatialDropout1D(_MCSpatialDropout, keras.layers.SpatialDropout1D):
         super().__init__(rate, ndim=3, seed=seed, **kwargs)
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCSpatialDropout2D(_MCSpatialDropout, keras.layers.SpatialDropout2D):
     """Dropout of whole feature maps of an image, active in every call.
 
@@ -267,7 +266,7 @@ class MCSpatialDropout2D(_MCSpatialDropout, keras.layers.SpatialDropout2D):
         self.data_format = _standardize_data_format(data_format)
 
 
-@keras.saving.register_keras_serializable(package=_PACKAGE)
+@keras.saving.register_keras_serializable(package=PACKAGE)
 class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
     """Dropout of whole feature maps of a volume, active in every call.
 
@@ -328,10 +327,7 @@ def _standardize_data_format(data_format: str | None) -> str:
 
 
 def _check_rate(rate: Any, below_one: bool = False) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, Real):
-        raise TypeError(f"Expected `rate` to be a number. Received: rate={rate!r}")
-    if not 0 <= float(rate) <= 1:
-        raise ValueError(f"Expected `rate` to be between 0 and 1. Received: rate={rate}")
+    check_number("rate", rate, "between 0 and 1", lambda value: 0 <= value <= 1)
     if below_one and rate == 1:
         raise ValueError(
             "Expected `rate` to be below 1, where the noise becomes infinite. Use a smaller rate. "

@@ -1,6 +1,7 @@
 """Snapshot and exact restore of what training changes: in a model, its optimizer and the generators."""
 
 import contextlib
+import copy
 import itertools
 import random
 import sys
@@ -15,6 +16,10 @@ from keras import ops
 # Private, as Keras has no other way to build a model without a call, and to its global generator.
 from keras.src import backend
 from keras.src.backend.common import global_state
+
+from keras_dnn_extras.attributes import replaced
+from keras_dnn_extras.in_step import strategy_scope
+from keras_dnn_extras.optimizers import unscaled
 
 # What `fit` and `compile` set in a model, next to its variables.
 _ATTRIBUTES = (
@@ -40,7 +45,7 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
         batch, x = _first_batch(x, batch_size)
     if batch is not None:
         batch = keras.tree.map_structure(_symbolic, batch)
-        with _scope(model):  # as `fit` does it on JAX and torch: nothing is computed
+        with strategy_scope(model):  # as `fit` does it on JAX and torch: nothing is computed
             backend.compute_output_spec(model, batch, training=False)
     return x
 
@@ -87,7 +92,7 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
     with _random_states_kept(), _buffers_kept(model):
         try:
-            with _unbuilt_again(model), _scope(model):
+            with _unbuilt_again(model), strategy_scope(model):
                 optimizer = _same_optimizer(model.optimizer, learning_rate)
                 _copy_state(model.optimizer, optimizer, model)
                 vars(model).update(optimizer=optimizer, _compile_metrics=None, train_function=None)
@@ -105,11 +110,9 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
     for layer in model._flatten_layers():  # the states of stateful recurrent layers are not among them
         states = keras.tree.flatten(vars(layer).get("states"))
         found += [state for state in states if isinstance(state, keras.Variable)]
-    for value in vars(
-        model
-    ).values():  # the model's own is not trained with, but a `train_step` may have others
-        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer:
-            found += value.variables
+    # Another optimizer, of a `train_step` of the user's. The model's own is not trained with.
+    others = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+    found += [variable for other in others if other is not model.optimizer for variable in other.variables]
     return list({id(variable): variable for variable in found}.values())
 
 
@@ -134,11 +137,6 @@ def _value(variable: keras.Variable) -> np.ndarray:
     return np.array(ops.convert_to_numpy(variable))
 
 
-def _scope(model: keras.Model) -> Any:
-    strategy = getattr(model, "distribute_strategy", None)
-    return strategy.scope() if strategy is not None else contextlib.nullcontext()
-
-
 def _same_optimizer(
     optimizer: keras.optimizers.Optimizer, learning_rate: float
 ) -> keras.optimizers.Optimizer:
@@ -147,29 +145,27 @@ def _same_optimizer(
         settings = {name: getattr(optimizer, name) for name in ("initial_scale", "dynamic_growth_steps")}
         return type(optimizer)(inner, name=optimizer.name, **settings)
     # The rate is put in beforehand: a schedule need not be one that can be serialized.
-    attributes = vars(optimizer)
-    own = attributes["_learning_rate"]
-    attributes["_learning_rate"] = keras.Variable(learning_rate, dtype="float32", trainable=False)
+    rate = keras.Variable(learning_rate, dtype="float32", trainable=False)
     try:
-        config = optimizer.get_config()
-        copy = type(optimizer).from_config({**config, "learning_rate": learning_rate})
+        with replaced(optimizer, _learning_rate=rate):
+            config = optimizer.get_config()
+        same = type(optimizer).from_config({**config, "learning_rate": learning_rate})
     except TypeError as error:
         raise ValueError(
             f"`{type(optimizer).__name__}` cannot be made anew from its config, which the test needs: "
             f"`get_config` has to tell every argument of its `__init__`. Received: optimizer={optimizer}"
         ) from error
-    finally:
-        attributes["_learning_rate"] = own
     # Set by `exclude_from_weight_decay`, and not in the config.
-    vars(copy).update({name: value for name, value in attributes.items() if name.startswith("_exclude_")})
-    return copy
+    excluded = {name: value for name, value in vars(optimizer).items() if name.startswith("_exclude_")}
+    vars(same).update(copy.deepcopy(excluded))
+    return same
 
 
 def _copy_state(
     source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer, model: keras.Model
 ) -> None:
     """Give `target` the state of `source`, but for the learning rate."""
-    inner = getattr(source, "inner_optimizer", source)
+    inner = unscaled(source)
     weights = model.trainable_variables
     if inner.built and list(map(id, inner._trainable_variables)) != list(map(id, weights)):
         raise ValueError(
@@ -183,8 +179,7 @@ def _copy_state(
 
 
 def _state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return [v for v in optimizer.variables if v is not inner._learning_rate]
+    return [v for v in optimizer.variables if v is not unscaled(optimizer)._learning_rate]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,9 +17,7 @@ def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     Raises:
         ValueError: the model is not compiled, or its optimizer cannot be served.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
+    optimizer = unscaled(getattr(model, "optimizer", None))
     if isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
         return optimizer
     rate = getattr(optimizer, "_learning_rate", None)
@@ -28,6 +27,12 @@ def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
         "Expected a model compiled with a Keras optimizer that has one learning rate. Compile the "
         f"model with one, `keras.optimizers.SGD` for instance. Received: optimizer={optimizer}"
     )
+
+
+def unscaled(optimizer: Any) -> Any:
+    """Return the optimizer within a `LossScaleOptimizer`, or `optimizer` itself."""
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return optimizer.inner_optimizer if scaled else optimizer
 
 
 def momentum_names(optimizer: keras.optimizers.Optimizer) -> list[str]:
@@ -65,7 +70,7 @@ class Clock:
             batch of this call where the fit resumes another.
         accumulation: batches in an update.
         total: updates in the whole fit, or None where the length of an epoch is unknown.
-        updates_per_epoch: the same of an epoch, with a fraction where updates go across epochs.
+        steps: batches in an epoch, or None if unknown.
         continues: whether the model came to `fit` with an optimizer that has done the fit's first
             epochs already, in a file for instance, and no callback restored it.
     """
@@ -73,7 +78,7 @@ class Clock:
     start: int
     accumulation: int
     total: int | None
-    updates_per_epoch: float | None
+    steps: int | None
     continues: bool
 
     @property
@@ -121,5 +126,4 @@ class Clock:
         total = None
         if epochs is not None and steps is not None:
             total = (max(start, 0) % accumulation + epochs * steps) // accumulation
-        per_epoch = None if steps is None else steps / accumulation
-        return cls(start, accumulation, total, per_epoch, continues=before == now > 0 and first_epoch > 0)
+        return cls(start, accumulation, total, steps, continues=before == now > 0 and first_epoch > 0)

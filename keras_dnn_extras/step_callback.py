@@ -5,7 +5,7 @@ from types import FrameType
 
 import keras
 
-from keras_dnn_extras.optimizers import seen_batches
+from keras_dnn_extras.optimizers import seen_batches, unscaled
 from keras_dnn_extras.step_state import StepState
 
 
@@ -29,8 +29,7 @@ class StepCallback(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: `BackupAndRestore` may come before this one.
-        optimizer = getattr(model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+        optimizer = unscaled(getattr(model, "optimizer", None))
         self._before = seen_batches(optimizer) if hasattr(optimizer, "_iterations") else 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:

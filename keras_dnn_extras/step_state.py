@@ -20,9 +20,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.batch_losses import BatchLosses
 from keras_dnn_extras.curves import Curve
-from keras_dnn_extras.in_step import REMEDY, depending_on, stand_in, table_dtype
+from keras_dnn_extras.in_step import REMEDY, depending_on, stand_in, strategy_scope, table_dtype
 from keras_dnn_extras.optimizers import (
     Clock,
     innermost_optimizer,
@@ -127,7 +128,7 @@ class StepState:
     @property
     def updates_per_epoch(self) -> float | None:
         """The number of updates in an epoch, or None if unknown. It may have a fraction."""
-        return self._clock.updates_per_epoch
+        return self._clock.steps and self._clock.steps / self._clock.accumulation
 
     def position(self) -> int:
         """Return the number of the fit's next update. Between two epochs; it asks the device."""
@@ -140,12 +141,11 @@ class StepState:
         epochs do not matter. The whole part alone is right where the length of an epoch is unknown.
         """
         clock, epoch, first, rest = self._clock, *self._epoch
-        if clock.updates_per_epoch is None:
+        if clock.steps is None:
             return np.full(np.shape(i), float(epoch))
         batch = (np.asarray(i) - first + 1) * clock.accumulation - 1 - rest
         # One division of integers: the float that is nearest, as the user's 0.3 is to 3 / 10.
-        steps = round(clock.updates_per_epoch * clock.accumulation)
-        return (epoch * steps + batch) / steps
+        return (epoch * clock.steps + batch) / clock.steps
 
     def initial_rate(self, own: float) -> float:
         """Return the learning rate that the fit began with, of which this call may be a later part.
@@ -363,8 +363,7 @@ class StepState:
                 rows.append(found)
 
     def _variable(self, shape: tuple[int, ...], dtype: str) -> keras.Variable:
-        strategy = getattr(self._model, "distribute_strategy", None)
-        with strategy.scope() if strategy is not None else contextlib.nullcontext():
+        with strategy_scope(self._model):
             return keras.Variable(
                 np.zeros(shape),
                 dtype=dtype,
@@ -399,7 +398,7 @@ class StepState:
             own_step = {"train_step": lambda state, data: step(state, data)}
             if keras.backend.backend() != "jax":
                 own_step = {}
-            with _replaced(vars(self._model), own_step):
+            with replaced(self._model, **own_step):
                 self._model.make_train_function(force=True)
         self._traced, self._model.train_function = self._model.train_function, self
 
@@ -436,7 +435,7 @@ class StepState:
         self.optimizer._variables.extend(added)
         losses = self._batch_losses.in_place() if self._batch_losses else contextlib.nullcontext()
         try:
-            with _replaced(vars(self.optimizer), methods), losses:
+            with replaced(self.optimizer, **methods), losses:
                 yield
         finally:
             if added:  # else the optimizer may have been built meanwhile, and keeps what it made
@@ -487,19 +486,6 @@ class StepState:
 
     def _row(self) -> Any:
         return ops.mod(ops.cast(self.optimizer.iterations, "int32"), self._rows)
-
-
-@contextlib.contextmanager
-def _replaced(attributes: dict[str, Any], others: dict[str, Any]) -> Iterator[None]:
-    """Put `others` into the `vars` of an object for a while, past its own `__setattr__`."""
-    found = {name: attributes[name] for name in others if name in attributes}
-    attributes.update(others)
-    try:
-        yield
-    finally:
-        for name in others:
-            attributes.pop(name, None)
-        attributes.update(found)
 
 
 def _loop_of_fit() -> FrameType | None:

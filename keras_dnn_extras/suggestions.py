@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 BETA = 0.9  # more would be smoother, and come later: the mean is 1 / (1 - BETA) steps behind
 FEWEST = 10  # losses that a suggestion needs
-_SIGNIFICANT = 4.0  # standard errors: pure noise reaches it in less than 1 of 1,000 range tests
+_SIGNIFICANT = 4.0  # standard errors: pure noise reaches it in less than 1 of 100 range tests
 _NOTABLE = 1e-3  # of the loss at the beginning
 _WINDOW = 16.0  # how much the rate grows in the window of `slide`: 15 of 100 steps from 1e-7 to 10
 

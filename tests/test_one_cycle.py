@@ -615,16 +615,6 @@ def test_auto_leaves_alone_what_has_no_momentum_to_cycle():
 # -- plots ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pyplot():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 def lines_of(ax):
     """Return the y-data by label of the lines in all axes of the figure of `ax`."""
     return {line.get_label(): line.get_ydata() for a in ax.figure.axes for line in a.lines}

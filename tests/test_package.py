@@ -21,7 +21,14 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. Maths is NumPy alone.
 ROWS = {
     "maths": {"curves", "suggestions"},
-    "mechanisms": {"arguments", "batch_losses", "in_step", "learning_rate_callback", "optimizers"}
+    "mechanisms": {
+        "arguments",
+        "attributes",
+        "batch_losses",
+        "in_step",
+        "learning_rate_callback",
+        "optimizers",
+    }
     | {"model_state", "plotting", "step_callback", "step_state"},
     "features": {"learning_rate_search", "mc_dropout", "schedulers", "schedules"},
     "composition": {"__init__"},
@@ -29,6 +36,7 @@ ROWS = {
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
     "arguments",
+    "attributes",
     "plotting",
     "in_step",
     "optimizers",
@@ -178,6 +186,10 @@ def test_the_examples_in_docstrings_run(module):
     assert failed == 0
 
 
-def test_the_first_example_of_the_readme_runs():
-    block = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
-    subprocess.run([sys.executable, "-c", block], check=True, timeout=300)
+def test_the_examples_of_the_readme_run_one_after_the_other():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "[0.95, " in done.stdout  # the momentum, as the first example says
+    assert re.search(r"0\.\d+ The loss falls from", done.stdout)  # the suggestion and its reason

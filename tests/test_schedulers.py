@@ -938,16 +938,6 @@ def test_verbose_tells_the_rate_after_each_epoch(capsys):
 # -- plots ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def pyplot():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 def drawn(ax):
     (line,) = (line for line in ax.lines if line.get_label() == "learning rate")
     return line.get_ydata()

@@ -162,8 +162,10 @@ def test_there_is_no_suggestion_rather_than_nonsense(name):
 def test_pure_noise_hardly_ever_looks_like_a_fall():
     rng = np.random.default_rng(0)
     fooled = sum(suggest(1 + 0.3 * rng.normal(size=100))[1][:2] != "No" for _ in range(1000))
-    # One-sided, beyond 4 standard errors at the least of about 10 independent means: 10 * 3e-5 a test.
-    assert fooled <= 3
+    # The least of some 10 independent means is 4 standard errors away in 10 * 3e-5 of the tests; the noise
+    # is known to 15% only, which makes 3.4 of 4, and 10 * 3.4e-4. Twice the expected 3.4, and a standard
+    # error.
+    assert fooled <= 9
 
 
 def test_noise_that_comes_with_the_rate_is_not_a_fall():

@@ -1,0 +1,19 @@
+"""What objects hold, changed for a while."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replaced(instance: Any, **others: Any) -> Iterator[None]:
+    """Put `others` into `vars(instance)` for a while, past its own `__setattr__`."""
+    attributes = vars(instance)
+    found = {name: attributes[name] for name in others if name in attributes}
+    attributes.update(others)
+    try:
+        yield
+    finally:
+        for name in others:
+            attributes.pop(name, None)
+        attributes.update(found)
