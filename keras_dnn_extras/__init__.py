@@ -1,5 +1,6 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.gradient_norms import GradientNormMonitor
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
@@ -16,6 +17,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ExponentialLR",
+    "GradientNormMonitor",
     "LearningRateSearch",
     "MCAlphaDropout",
     "MCDropout",

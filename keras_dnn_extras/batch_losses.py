@@ -6,42 +6,25 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.in_step import depending_on, mean_over_replicas
+from keras_dnn_extras.ring import Ring
 
 
 class BatchLosses:
-    """A ring of variables that the training step writes its loss into, with the update it goes into.
+    """A ring that the training step writes its loss into, with the update it goes into.
 
     What Keras logs is the mean of the epoch so far, from which the loss of a batch cannot be computed
     back: its float32 sum has lost it.
     """
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, rows: int, first: int):
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, ring: Ring):
         self._model = model
         self._optimizer = optimizer
-        self._rows = rows
-        self._update = first  # `iterations` at the last batch that was read
-        self._read_until = 0
+        self.ring = ring  # of one table with one column
         self._taken = threading.local()  # replicas of a MirroredStrategy are threads
-        self.variables: list[keras.Variable] = []
-
-    def build(self, variable: Callable[[tuple[int, ...], str], keras.Variable]) -> None:
-        """Make the variables by `variable(shape, dtype)`."""
-        self.variables = [variable((self._rows, 2), "float32"), variable((), "int32")]
-
-    def read(self) -> np.ndarray:
-        """Return what was written since the last time, `iterations` and loss, of shape `(batches, 2)`."""
-        ring, count = (ops.convert_to_numpy(variable) for variable in self.variables)
-        found = ring[np.arange(self._read_until, int(count)) % self._rows].astype("float64")
-        self._read_until = int(count)
-        for row in found:  # the ring knows `iterations` modulo its rows
-            self._update += int(row[1] - self._update) % self._rows
-            row[1] = self._update
-        return found[:, ::-1]
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -79,18 +62,18 @@ class BatchLosses:
 
     def _recording(self, train_step: Callable) -> Callable:
         def on_tensors(*arguments: Any) -> Any:
-            row = self._row()
+            update = self._update()
             logs = train_step(*arguments)
-            self._write(*self._loss(logs), row)
+            self._write(*self._loss(logs), update)
             return logs
 
         def on_state(state: tuple, data: Any) -> Any:
             variables = self._model.optimizer.variables
             with keras.StatelessScope(list(zip(variables, state[2], strict=True))):
-                row = self._row()
+                update = self._update()
             logs, state = train_step(state, data)
             with keras.StatelessScope(list(zip(variables, state[2], strict=True))) as scope:
-                self._write(*self._loss(logs), row)
+                self._write(*self._loss(logs), update)
             own = [scope.get_current_value(variable) for variable in variables]
             return logs, (state[0], state[1], own, state[3])
 
@@ -118,14 +101,12 @@ class BatchLosses:
             values = ops.sum(values * weights) / weight
         return values, weight
 
-    def _row(self) -> Any:
-        return ops.mod(ops.cast(self._optimizer.iterations, "int32"), self._rows)
+    def _update(self) -> Any:
+        return ops.cast(self._optimizer.iterations, "int32")
 
-    def _write(self, loss: Any, weight: Any, row: Any) -> None:
+    def _write(self, loss: Any, weight: Any, update: Any) -> None:
         loss = ops.stop_gradient(mean_over_replicas(loss, weight))
-        ring, count = self.variables
         with depending_on([loss]):
-            index = ops.reshape(ops.mod(count.value, self._rows), (1, 1))
-            entry = ops.stack([loss, ops.cast(row, "float32")])
-            ring.assign(ops.scatter_update(ring.value, index, entry[None]))
-            count.assign(count.value + 1)
+            row = self.ring.next_row()
+            self.ring.write(0, row, ops.reshape(loss, (1,)))
+            self.ring.advance(row, update)

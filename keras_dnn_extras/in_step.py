@@ -44,18 +44,53 @@ def strategy_scope(model: keras.Model) -> Any:
 
 def mean_over_replicas(value: Any, weight: Any) -> Any:
     """Return the mean of the replicas' values by their weights, in a step of a `tf.distribute` strategy."""
-    if keras.backend.backend() != "tensorflow":
+    if _replicas() is None:
         return value
     import tensorflow as tf
 
-    if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
-        return value
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return value
     value = tf.where(weight > 0, value * weight, 0.0)  # a replica without samples has a loss of NaN
-    total, weight = context.all_reduce(tf.distribute.ReduceOp.SUM, [value, weight])
+    total, weight = sum_over_replicas([value, weight])
     return total / weight
+
+
+def sum_over_replicas(values: list) -> list:
+    """Return the sums of the replicas' values, in a step of a `tf.distribute` strategy."""
+    context = _replicas()
+    if context is None:
+        return values
+    import tensorflow as tf
+
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+def _replicas() -> Any:
+    """Return the context of this replica, or None if it is the only one."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
+        return None
+    context = tf.distribute.get_replica_context()
+    return context if context.num_replicas_in_sync > 1 else None
+
+
+def write_row(table: keras.Variable, row: Any, values: Any) -> None:
+    """Write `values` into `row` of a table: in its place, as a copy of it would cost more than the row."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        table.value.detach().index_copy_(0, row.reshape(1).long(), values[None].detach())
+    elif backend == "tensorflow" and _replicas() is None:
+        import tensorflow as tf
+
+        table.value.scatter_update(tf.IndexedSlices(values[None], row[None]))
+    else:  # XLA does it in place by itself; mirrored variables cannot
+        table.assign(ops.slice_update(table.value, (row, ops.zeros_like(row)), values[None]))
+
+
+def value_of(variable: keras.Variable) -> Any:
+    """Return the value of `variable` as it is now, which an update may change in place afterwards."""
+    return ops.stop_gradient(ops.copy(variable.value))
 
 
 def stand_in(number: float, value: Any, complement: Any) -> Any:

@@ -73,7 +73,7 @@ class LearningRateCallback(StepCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         # Curves are functions made in functions, which are no more than what a fit goes by.
-        return {k: v for k, v in vars(self).items() if k != "step_state"} | {"_curves": {}}
+        return super().__getstate__() | {"_curves": {}}
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -212,11 +212,6 @@ def _refuse_second_writer(
         keras.callbacks.ReduceLROnPlateau,
     )
     for other in others:
-        if other is callback:
-            raise ValueError(
-                f"`{name}` is listed twice. Remove one of the two from `callbacks`. "
-                f"Received: callbacks={[callback, *others]}"
-            )
         if isinstance(other, writers):
             raise ValueError(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "

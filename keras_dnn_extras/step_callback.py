@@ -2,6 +2,7 @@
 
 import sys
 from types import FrameType
+from typing import Any
 
 import keras
 
@@ -26,6 +27,9 @@ class StepCallback(keras.callbacks.Callback):
     def update_logs(self, epoch: int, logs: dict) -> None:
         """Write what the epoch has brought into `logs`."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "step_state"}
+
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: `BackupAndRestore` may come before this one.
@@ -36,7 +40,13 @@ class StepCallback(keras.callbacks.Callback):
         fit = _fit_of(self)
         others = _flat(fit)
         if fit:
-            others.remove(self)  # once: a callback that is listed twice is among the others
+            others.remove(self)
+            if self in others:
+                name = type(self).__name__
+                raise ValueError(
+                    f"`{name}` is listed twice. Remove one of the two from `callbacks`. "
+                    f"Received: callbacks={[self, *others]}"
+                )
         self.set_up(others)
         # Loggers that stand before this one in the user's list have to see what it logs. Moving the
         # element that a loop is at to the front leaves the rest of the loop as it is.

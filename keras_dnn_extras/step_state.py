@@ -18,12 +18,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.batch_losses import BatchLosses
 from keras_dnn_extras.curves import Curve
-from keras_dnn_extras.in_step import REMEDY, depending_on, stand_in, strategy_scope, table_dtype
+from keras_dnn_extras.driving import Driving
+from keras_dnn_extras.gradient_measurements import GradientMeasurements, Measured, widths
+from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.optimizers import (
     Clock,
     innermost_optimizer,
@@ -31,13 +32,16 @@ from keras_dnn_extras.optimizers import (
     learning_rate,
     seen_batches,
 )
+from keras_dnn_extras.ring import Ring
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
 # and not by a fit that silently does nothing.
 _RELIED_ON = {
-    keras.optimizers.Optimizer: ("_backend_apply_gradients", "_backend_update_step"),
+    keras.optimizers.Optimizer: ("_backend_apply_gradients", "_backend_update_step", "_clip_gradients"),
     keras.Model: ("make_train_function",),
 }
+if keras.backend.backend() == "tensorflow":
+    _RELIED_ON[keras.optimizers.Optimizer] += ("_all_reduce_sum_gradients",)
 for _owner, _names in _RELIED_ON.items():
     for _name in _names:
         if not hasattr(_owner, _name):
@@ -47,6 +51,7 @@ for _owner, _names in _RELIED_ON.items():
             )
 
 _ROWS = 4096  # of the tables, each an update
+_NUMBERS = 2**18  # in what is measured, 1 MiB: where it is more, there are fewer rows
 _ANNOUNCING = keras.callbacks.CallbackList.on_train_batch_begin.__code__
 
 
@@ -69,20 +74,19 @@ class StepState:
         self._model = model
         self._fit = fit
         self._users: list[Any] = []
-        self._curves: dict[str, Curve] = {}
-        self._numbers: dict[str, float] = {}
-        self._measures: dict[Any, tuple[int, Callable]] = {}
-        self._records: dict[Any, list[np.ndarray]] = {}
-        self._losses: dict[Any, list[np.ndarray]] = {}
+        self._driving = Driving(self.optimizer)
+        self._losses: dict[Any, list] = {}  # by callback, what it has not yet asked for
         self._batch_losses: BatchLosses | None = None
+        self._records: dict[Any, list] = {}
+        self._measured_variables: list[keras.Variable] = []
+        self._changes = False  # whether those of the weights are measured
+        self._measurements: GradientMeasurements | None = None
         self._plain = model.train_function
         self._traced: Any = None
-        self._table: Any = None
-        self._ring: Any = None
         self._announced: tuple | None = None
         self._reached = self._driven = False
         self._applied = self._most_applied = 0  # updates in a step, as far as they can be counted
-        self._uploaded = self._read_until = 0  # `iterations` at the last exchange
+        self._uploaded = 0  # `iterations` at the last exchange
         self._exchanged_at = self._exchange_at = 0  # batches
 
     @classmethod
@@ -175,23 +179,7 @@ class StepState:
             curve: takes a NumPy array of update numbers, returns the values. Called first when the
                 first batch begins.
         """
-        if name in self._curves:
-            raise ValueError(f"`{name}` is driven by another callback of this fit already.")
-        if name != "learning_rate":
-            self._numbers[name] = vars(self.optimizer)[name]
-        self._curves[name] = curve
-
-    def measure(self, callback: Any, size: int, function: Callable[[list, list], Any]) -> None:
-        """Let `function(gradients, clipped_gradients)` be recorded at every update.
-
-        It is traced into the step and returns `size` floats. Not under a multi-replica
-        `tf.distribute` strategy, where it would see the gradient of one replica.
-        """
-        strategy = getattr(self._model, "distribute_strategy", None)
-        if strategy is not None and strategy.num_replicas_in_sync > 1:
-            raise ValueError(f"Cannot measure under a distribution strategy. Received: {strategy}")
-        self._measures[callback] = (size, function)
-        self._records[callback] = []
+        self._driving.add(name, curve)
 
     def record_losses(self, callback: Any) -> None:
         """Have the loss of each batch recorded."""
@@ -202,16 +190,27 @@ class StepState:
 
         An update of several batches is there several times. It may be called between two steps.
         """
-        self._download_losses()
-        rows, self._losses[callback] = self._losses[callback], []
-        updates, losses = np.concatenate([np.empty((0, 2)), *rows]).T
-        return updates.astype(int) - self._clock.origin, losses
-
-    def measured(self, callback: Any) -> np.ndarray:
-        """Return what was measured since the last call, of shape `(updates, size)`."""
         self._download()
-        rows, self._records[callback] = self._records[callback], []
-        return np.concatenate([np.empty((0, self._measures[callback][0]), "float32"), *rows])
+        updates, (losses,) = _joined(self._losses, callback, [1])
+        return updates - self._clock.origin, losses[:, 0]
+
+    def measure_gradients(self, callback: Any, *, changes: bool = False) -> list[keras.Variable]:
+        """Have the norms of the gradients recorded, and those of the changes of the weights maybe.
+
+        Returns:
+            The variables that have a column in what is measured.
+        """
+        if not self._records:
+            self._measured_variables = list(self._model.trainable_variables)
+        self._records[callback] = []
+        self._changes |= changes
+        return self._measured_variables
+
+    def measured(self, callback: Any) -> Measured:
+        """Return what was measured since the last call. It may be called between two steps."""
+        self._download()
+        updates, blocks = _joined(self._records, callback, self._widths())
+        return Measured.of_blocks(updates - self._clock.origin, blocks)
 
     def begin_epoch(self, epoch: int, *, before: int, params: dict) -> None:
         """Set the clock by the first epoch, and have the tables exchanged before the next step."""
@@ -225,8 +224,9 @@ class StepState:
                 accumulation=self.optimizer.gradient_accumulation_steps or 1,
                 interrupted=self._interrupted,
             )
-            self._rows = max(_ROWS, self._steps_in_a_call())
-            self._uploaded = self._read_until = iterations(self.optimizer)
+            most = min(_ROWS, _NUMBERS // sum(self._widths())) if self._records else _ROWS
+            self._rows = max(most, self._steps_in_a_call())
+            self._uploaded = iterations(self.optimizer)
         self._first_of_epoch = iterations(self.optimizer)
         accumulation = self._clock.accumulation
         rest = seen_batches(self.optimizer) % accumulation if accumulation > 1 else 0
@@ -320,47 +320,29 @@ class StepState:
             )
 
     def _upload(self) -> None:
-        """Write the values of the updates to come, each in the row `iterations % rows`."""
-        if self._measures and self._ring is None:
-            width = sum(size for size, _ in self._measures.values())
-            self._ring = self._variable((self._rows, width), "float32")
         self._uploaded = now = iterations(self.optimizer)
         if self._losses and self._batch_losses is None:
-            self._batch_losses = BatchLosses(self._model, self.optimizer, self._rows, now)
-            self._batch_losses.build(self._variable)
-        if not self._curves:
-            return
-        coming = np.arange(now, now + self._rows)
-        columns = []
-        for name, curve in self._curves.items():
-            with np.errstate(over="ignore"):  # in rows past the end of the fit: 1.2 ** 4096
-                values = np.asarray(curve(coming - self._clock.origin), "float64")
-            # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
-            columns += [values] if name == "learning_rate" else [values, 1.0 - values]
-        table = np.empty((self._rows, len(columns)))
-        table[coming % self._rows] = np.stack(columns, axis=1)
-        if self._table is None:
-            self._table = self._variable(table.shape, table_dtype())
-        with np.errstate(over="ignore"):
-            self._table.assign(table.astype(table_dtype()))
+            self._batch_losses = BatchLosses(self._model, self.optimizer, self._ring([1]))
+        if self._records and self._measurements is None:
+            variables = self._model.trainable_variables
+            self._measurements = GradientMeasurements(self.optimizer, variables, self._changes, self._ring)
+        if self._driving:
+            coming = np.arange(now, now + self._rows)
+            self._driving.upload(coming, self._clock.origin, self._variable)
 
     def _download(self) -> None:
-        """Take what was measured since the last time out of the rows of its updates."""
-        now = iterations(self.optimizer)
-        if self._ring is not None and now > self._read_until:
-            ring = ops.convert_to_numpy(self._ring)[np.arange(self._read_until, now) % self._rows]
-            first = 0
-            for callback, (size, _) in self._measures.items():
-                self._records[callback].append(ring[:, first : first + size])
-                first += size
-        self._read_until = now
-        self._download_losses()
+        """Take what was written since the last time, for all who asked for it."""
+        for part, records in ((self._batch_losses, self._losses), (self._measurements, self._records)):
+            if part is not None:
+                found = part.ring.read()
+                for rows in records.values():
+                    rows.append(found)
 
-    def _download_losses(self) -> None:
-        if self._batch_losses is not None:
-            found = self._batch_losses.read()
-            for rows in self._losses.values():
-                rows.append(found)
+    def _widths(self) -> list[int]:
+        return widths(len(self._measured_variables), self._changes)
+
+    def _ring(self, of_tables: list[int]) -> Ring:
+        return Ring(of_tables, self._rows, self._uploaded, self._variable)
 
     def _variable(self, shape: tuple[int, ...], dtype: str) -> keras.Variable:
         with strategy_scope(self._model):
@@ -416,76 +398,51 @@ class StepState:
             variable.assign(value)
         return logs, (weights, others, own[:kept], metrics)
 
+    def _parts(self) -> list[Any]:
+        parts = [self._batch_losses, self._measurements, self._driving if self._driving else None]
+        return [part for part in parts if part is not None]
+
     def _variables(self) -> list[keras.Variable]:
-        losses = self._batch_losses.variables if self._batch_losses else []
-        return [v for v in (self._table, self._ring, *losses) if v is not None]
+        added = list(self._driving.variables)
+        for part in (self._batch_losses, self._measurements):
+            if part is not None:
+                added += part.ring.variables
+        return added
 
     @contextlib.contextmanager
     def _in_place(self) -> Iterator[None]:
         """Put the step's own methods, and on JAX its variables, in the optimizer while it runs."""
-        methods: dict[str, Any] = {"_backend_apply_gradients": self._apply_gradients}
-        if self._measures:
-            methods |= {
-                "_clip_gradients": self._clip_gradients,
-                "_backend_update_step": self._update_step,
-            }
-        self._keras = {name: getattr(self.optimizer, name) for name in methods}
         added = self._variables() if keras.backend.backend() == "jax" else []
         known = self.optimizer._variables[:]
         self.optimizer._variables.extend(added)
-        losses = self._batch_losses.in_place() if self._batch_losses else contextlib.nullcontext()
         try:
-            with replaced(self.optimizer, **methods), losses:
+            with contextlib.ExitStack() as stack:
+                for part in self._parts():
+                    stack.enter_context(part.in_place())
+                apply = self._counting(self.optimizer._backend_apply_gradients)
+                stack.enter_context(replaced(self.optimizer, _backend_apply_gradients=apply))
                 yield
         finally:
             if added:  # else the optimizer may have been built meanwhile, and keeps what it made
                 self.optimizer._variables[:] = known
 
-    def _apply_gradients(self, gradients: list, variables: list) -> Any:
-        self._reached = True
-        self._applied += 1
-        apply = self._keras["_backend_apply_gradients"]
-        if not self._curves:
-            return apply(gradients, variables)
-        with depending_on(gradients):
-            row = ops.take(self._table.value, self._row(), axis=0)
-            values = [row[i] for i in range(self._table.shape[1])]
-            in_step = {}
-            for name in self._curves:
-                if name == "learning_rate":
-                    self.optimizer.learning_rate.assign(values.pop(0))
-                else:
-                    in_step[name] = stand_in(self._numbers[name], values.pop(0), values.pop(0))
-        own = vars(self.optimizer)
-        own.update(in_step)
-        try:
-            return apply(gradients, variables)
-        except TypeError as error:
-            if in_step:
-                error.add_note(
-                    f"{', '.join(in_step)}: driven by a callback, tensors in this step. {REMEDY}"
-                )
-            raise
-        finally:
-            # The known numbers, not those found: replicas of a MirroredStrategy come and go in
-            # threads of their own, and find each other's.
-            own.update(self._numbers)
+    def _counting(self, apply_gradients: Callable) -> Callable:
+        def count(gradients: list, variables: list) -> Any:
+            self._reached = True
+            self._applied += 1
+            return apply_gradients(gradients, variables)
 
-    def _clip_gradients(self, gradients: list) -> list:
-        clipped = self._keras["_clip_gradients"](gradients)
-        self._gradients = (gradients, clipped)
-        return clipped
+        return count
 
-    def _update_step(self, gradients: list, variables: list, learning_rate: Any) -> Any:
-        rows = [function(*self._gradients) for _, function in self._measures.values()]
-        row = ops.concatenate([ops.cast(row, "float32") for row in rows])
-        del self._gradients
-        index = ops.reshape(self._row(), (1, 1))
-        self._ring.assign(ops.scatter_update(self._ring.value, index, row[None]))
-        return self._keras["_backend_update_step"](gradients, variables, learning_rate)
 
-    def _row(self) -> Any:
-        return ops.mod(ops.cast(self.optimizer.iterations, "int32"), self._rows)
+def _joined(
+    records: dict[Any, list], callback: Any, of_tables: list[int]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Take all that is recorded for `callback`, and join it."""
+    nothing = np.empty(0, int), [np.empty((0, width)) for width in of_tables]
+    chunks, records[callback] = [nothing, *records[callback]], []
+    updates, blocks = zip(*chunks, strict=True)
+    return np.concatenate(updates), [np.concatenate(tables) for tables in zip(*blocks, strict=True)]
 
 
 def _loop_of_fit() -> FrameType | None:

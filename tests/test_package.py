@@ -20,17 +20,25 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 # A module imports only from rows above its own. Maths is NumPy alone.
 ROWS = {
-    "maths": {"curves", "suggestions"},
+    "maths": {"curves", "gradient_verdicts", "suggestions"},
     "mechanisms": {
         "arguments",
         "attributes",
         "batch_losses",
+        "driving",
+        "gradient_measurements",
         "in_step",
+        "layers",
         "learning_rate_callback",
+        "model_state",
         "optimizers",
-    }
-    | {"model_state", "plotting", "step_callback", "step_state"},
-    "features": {"learning_rate_search", "mc_dropout", "schedulers", "schedules"},
+        "plotting",
+        "ring",
+        "step_callback",
+        "step_state",
+        "tensor_norms",
+    },
+    "features": {"gradient_norms", "learning_rate_search", "mc_dropout", "schedulers", "schedules"},
     "composition": {"__init__"},
 }
 # Mechanisms that rest on one another, from the lowest.
@@ -39,9 +47,14 @@ MECHANISMS = [
     "attributes",
     "plotting",
     "in_step",
+    "tensor_norms",
+    "ring",
     "optimizers",
+    "layers",
     "model_state",
     "batch_losses",
+    "gradient_measurements",
+    "driving",
     "step_state",
     "step_callback",
     "learning_rate_callback",
@@ -50,6 +63,8 @@ MECHANISMS = [
 PUBLIC = {f"keras_dnn_extras.{module}.{name}" for name in kdx.__all__ for module in MODULES}
 
 EXAMPLES = {
+    "GradientNormMonitor": dict(update_freq=3, per_layer=False, update_ratios=True)
+    | dict(vanishing_threshold=1e-9, exploding_threshold=1e4, on_problem="raise", verbose=1),
     "ExponentialLR": dict(decay_rate=0.5, decay_epochs=1.5, initial_learning_rate=0.1)
     | dict(staircase=True, verbose=1),
     "LearningRateSearch": dict(
@@ -75,6 +90,7 @@ EXAMPLES = {
 # What cannot be left out.
 NEEDED = {
     "ExponentialLR": {"factor": 0.9},
+    "GradientNormMonitor": {},
     "LearningRateSearch": {"learning_rates": [0.1, 0.2], "losses": [1.0, float("inf")]},
     "OneCycle": {"max_learning_rate": 0.1, "total_steps": 5},
     "OneCycleScheduler": {"max_learning_rate": 0.1},

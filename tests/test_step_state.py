@@ -169,17 +169,17 @@ def test_a_compiled_step_of_an_earlier_fit_that_is_still_alive_is_not_taken_for_
         def on_epoch_end(self, epoch, logs=None):
             alive.append(vars(self.model.train_function)["_traced"])
 
-    class Last(Norms):
-        def take_part(self, step_state):
-            step_state.measure(self, 2, lambda gradients, _: gradients[-1])
-
     model = truth.linear_model(keras.optimizers.SGD(0.1))
-    first, second = Norms(), Last()
+    first, second = Norms(), Norms(changes=True)
     fit(model, [first, Keep()])
     fit(model, [second])
     assert alive
-    assert len(np.concatenate(first.rows)) == EPOCHS * BATCHES
-    np.testing.assert_array_equal(np.concatenate(second.rows), np.ones((EPOCHS * BATCHES, 2)))
+    assert [m.change_norms for m in first.found] == [None] * EPOCHS
+    changes = np.concatenate([m.change_norms for m in second.found])
+    gradients = np.concatenate([m.gradient_norms for m in second.found])
+    np.testing.assert_allclose(
+        changes, 0.1 * gradients, rtol=1e-5
+    )  # of weights that are 10 to 100 times more
 
 
 def test_train_on_batch_after_an_exception_and_within_a_fit_is_plain():
@@ -353,31 +353,20 @@ def test_a_file_saved_in_mid_fit_has_the_rate_in_force_and_the_compiled_momentum
 
 
 class Norms(StepCallback):
-    """Measures the global gradient norm before and after clipping, at every update."""
+    """Measures gradients, and the changes of the weights maybe."""
 
-    def __init__(self):
+    def __init__(self, **arguments):
         super().__init__()
-        self.rows = []
+        self.arguments, self.found = arguments, []
 
     def take_part(self, step_state):
-        def norms(gradients, clipped):
-            return keras.ops.stack([self.norm(gradients), self.norm(clipped)])
-
-        step_state.measure(self, 2, norms)
-
-    @staticmethod
-    def norm(gradients):
-        return keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(g)) for g in gradients))
+        self.variables = step_state.measure_gradients(self, **self.arguments)
 
     def update_logs(self, epoch, logs):
-        self.rows.append(self.step_state.measured(self))
+        self.found.append(self.step_state.measured(self))
 
-
-class FirstEntry(Norms):
-    """Measures one entry of the gradient, beside another callback that measures too."""
-
-    def take_part(self, step_state):
-        step_state.measure(self, 1, lambda gradients, _: keras.ops.reshape(gradients[0][0, 0], (1,)))
+    def __getitem__(self, name):
+        return np.concatenate([getattr(measured, name) for measured in self.found])
 
 
 STEPS = {"default": {}, "jit_compile": {"jit_compile": True}, "run_eagerly": {"run_eagerly": True}}
@@ -395,16 +384,18 @@ def test_measurements_come_out_once_per_update(mode, accumulation, most_rows, mo
         0.1, momentum=0.9, clipnorm=0.5, gradient_accumulation_steps=accumulation
     )
     model = truth.linear_model(optimizer, **STEPS[mode])
-    cycle, norms, entry = one_cycle(), Norms(), FirstEntry()
-    fit(model, [norms, cycle, entry])
+    cycle, norms, changes = one_cycle(), Norms(), Norms(changes=True)
+    fit(model, [norms, cycle, changes])
     x, _ = truth.data(BATCHES)
     gradients = truth.accumulated(truth.gradients(x) * EPOCHS, accumulation or 1)
     squares = [[np.sum(np.square(g, dtype="float64")) for g in gs] for gs in gradients]
     clipped = [np.sqrt(sum(min(s, 0.25) for s in ss)) for ss in squares]
-    expected = np.stack([[np.sqrt(sum(ss)) for ss in squares], clipped], axis=1)
-    np.testing.assert_allclose(np.concatenate(norms.rows), expected, rtol=1e-6)  # about 10 roundings
-    firsts = np.array([[gs[0][0, 0]] for gs in gradients])
-    np.testing.assert_array_equal(np.concatenate(entry.rows), firsts)
+    for found in (norms, changes):
+        # about 10 roundings
+        np.testing.assert_allclose(found["gradient_norms"][:, :2], np.sqrt(squares), rtol=1e-6)
+        np.testing.assert_array_equal(found["gradient_norms"][:, 2], 0)
+        np.testing.assert_allclose(found["clipped_norm"], clipped, rtol=1e-6)
+        np.testing.assert_array_equal(found["updates"], np.arange(len(gradients)))
     assert len(cycle.history["learning_rate"]) == len(gradients)
 
 

@@ -1,0 +1,174 @@
+"""The norms of the gradients that the optimizer applies, taken in the training step itself."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_dnn_extras.attributes import replaced
+from keras_dnn_extras.in_step import depending_on, sum_over_replicas, value_of
+from keras_dnn_extras.ring import Ring
+from keras_dnn_extras.tensor_norms import is_smaller, norms, scaled_norm, without_duplicates
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What some updates of a `fit` have brought. Norms are L2 norms, of shape `(updates, columns)`.
+
+    Attributes:
+        updates: their numbers, from 0 at the beginning of the fit.
+        gradient_norms: before clipping, unscaled, accumulated, and added over replicas. A column for
+            each trainable variable of the model, and one for all others that the step applied.
+        clipped_norm: of shape `(updates,)`: of all gradients together, after clipping.
+        clipped: of shape `(updates,)`: whether clipping changed any of them.
+        change_norms, weight_norms: of what the update did to the weights, and of the weights before it,
+            or None where nobody asked for them.
+    """
+
+    updates: np.ndarray
+    gradient_norms: np.ndarray
+    clipped_norm: np.ndarray
+    clipped: np.ndarray
+    change_norms: np.ndarray | None = None
+    weight_norms: np.ndarray | None = None
+
+    @classmethod
+    def of_blocks(cls, updates: np.ndarray, blocks: list[np.ndarray]) -> "Measured":
+        first = blocks[0]
+        halves = np.split(blocks[1], 2, axis=1) if len(blocks) > 1 else []
+        return cls(updates, first[:, :-2], first[:, -2], first[:, -1] > 0, *halves)
+
+
+class GradientMeasurements:
+    """Listens to the optimizer in the step, and writes norms into a ring.
+
+    Args:
+        variables: those that have a column of their own.
+        changes: whether to measure the change of the weights too, which takes a copy of them.
+        ring: makes the ring by the widths of its tables.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: list[keras.Variable],
+        changes: bool,
+        ring: Callable[[list[int]], Ring],
+    ):
+        self._optimizer = optimizer
+        self._columns = {id(variable): i for i, variable in enumerate(variables)}
+        self._changes = changes
+        self._taken = threading.local()  # replicas of a MirroredStrategy are threads
+        self.ring = ring(widths(len(variables), changes))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Listen to the optimizer while the step is traced or runs."""
+        optimizer = self._optimizer
+        others = {
+            "_backend_apply_gradients": self._noting_variables(optimizer._backend_apply_gradients),
+            "_clip_gradients": self._noting_gradients(optimizer._clip_gradients),
+        }
+        if keras.backend.backend() == "tensorflow":  # whose optimizers add up the replicas
+            adding = optimizer._all_reduce_sum_gradients
+            others["_all_reduce_sum_gradients"] = self._measuring_sums(adding)
+        else:
+            others["_backend_update_step"] = self._measuring(optimizer._backend_update_step)
+        if self._changes:
+            others["apply"] = self._measuring_changes(optimizer.apply)
+        with replaced(optimizer, **others):
+            yield
+
+    def _noting_variables(self, apply_gradients: Callable) -> Callable:
+        def note(gradients: list, variables: list) -> Any:
+            self._taken.variables = variables
+            return apply_gradients(gradients, variables)
+
+        return note
+
+    def _noting_gradients(self, clip_gradients: Callable) -> Callable:
+        def note(gradients: list) -> list:
+            clipped = clip_gradients(gradients)
+            self._taken.gradients, self._taken.clipped = gradients, clipped
+            return clipped
+
+        return note
+
+    def _measuring(self, update_step: Callable) -> Callable:
+        def measure(gradients: list, *arguments: Any) -> Any:
+            self._measure(gradients)
+            return update_step(gradients, *arguments)
+
+        return measure
+
+    def _measuring_sums(self, add: Callable) -> Callable:
+        def measure(pairs: list) -> list:
+            added = add(pairs)
+            self._measure([gradient for gradient, _ in added])
+            return added
+
+        return measure
+
+    def _measure(self, clipped: list) -> None:
+        """Measure the gradients of this update, which are `clipped` after clipping and adding up."""
+        taken = vars(self._taken)
+        variables, gradients, own = (taken.pop(name) for name in ("variables", "gradients", "clipped"))
+        if all(g is c for g, c in zip(gradients, own, strict=True)):
+            gradients = clipped
+        else:  # Keras clips the gradient of each replica
+            gradients = sum_over_replicas(gradients)
+        same = gradients is clipped
+        gradients = [without_duplicates(g) for g in gradients]
+        found = norms(gradients)
+        if same:
+            total, smaller = scaled_norm(found), ops.zeros((), "float32")
+        else:
+            clipped = [without_duplicates(g) for g in clipped]
+            total, smaller = scaled_norm(norms(clipped)), is_smaller(clipped, gradients)
+        with depending_on(gradients):
+            row = self.ring.next_row()
+            by_column = self._by_column(found, variables)
+            self.ring.write(0, row, ops.concatenate([by_column, ops.stack([total, smaller])]))
+            self.ring.advance(row, ops.cast(self._optimizer.iterations, "int32"))
+
+    def _measuring_changes(self, apply: Callable) -> Callable:
+        def measure(gradients: list, trainable_variables: list | None = None) -> Any:
+            variables = self._optimizer._trainable_variables
+            if trainable_variables is not None:
+                variables = trainable_variables = list(trainable_variables)
+            before = [value_of(variable) for variable in variables]
+            row = self.ring.next_row()
+            result = apply(gradients, trainable_variables)
+            after = [value_of(variable) for variable in variables]
+            changes = norms([new - old for new, old in zip(after, before, strict=True)])
+            found = [self._by_column(values, variables) for values in (changes, norms(before))]
+            # Where gradients accumulate, the row is that of the update to come until there is one.
+            self.ring.write(1, row, ops.concatenate(found))
+            return result
+
+        return measure
+
+    def _by_column(self, values: Any, variables: list) -> Any:
+        """Return `values`, one of each of `variables`, in their columns: 0 where there is none."""
+        count = len(self._columns)
+        columns = [self._columns.get(id(variable), count) for variable in variables]
+        none = len(variables)
+        own = np.full(count, none, "int32")
+        for i, column in enumerate(columns):
+            if column < count:
+                own[column] = i
+        others = [i for i, column in enumerate(columns) if column == count]
+        padded = ops.concatenate([values, ops.zeros((1,), "float32")])
+        rest = scaled_norm(ops.take(padded, np.array([*others, none], "int32")))
+        return ops.concatenate([ops.take(padded, own), ops.reshape(rest, (1,))])
+
+
+def widths(variables: int, changes: bool) -> list[int]:
+    """Return the widths of the tables that measure so many variables."""
+    columns = variables + 1
+    return [columns + 2, 2 * columns] if changes else [columns + 2]
