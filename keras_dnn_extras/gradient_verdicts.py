@@ -37,7 +37,7 @@ class Verdict:
         self._told = {kind: np.zeros(layers, bool) for kind in KINDS}
 
     def judge(self, updates: np.ndarray, norms: np.ndarray, totals: np.ndarray) -> dict[str, Found]:
-        """Return what these updates bring to light, by its kind.
+        """Return what these updates bring to light, by its kind, in the order of the updates.
 
         Args:
             norms: of shape `(updates, layers)`.
@@ -52,7 +52,8 @@ class Verdict:
             "exploding": self._exploded(updates, norms, finite & (norms > self._exploding)),
             "vanishing": self._vanished(updates, norms, totals),
         }
-        return {kind: found for kind, found in kinds.items() if found is not None}
+        found = {kind: it for kind, it in kinds.items() if it is not None}
+        return dict(sorted(found.items(), key=lambda item: item[1].update))
 
     def vanished_throughout(self) -> Found | None:
         """Return the layers whose gradients were small in all updates so far."""

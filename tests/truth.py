@@ -70,3 +70,44 @@ def accumulated(gradients_of_batches, batches):
     whole = len(gradients_of_batches) // batches * batches
     groups = (gradients_of_batches[i : i + batches] for i in range(0, whole, batches))
     return [[sum(gs) / np.float32(batches) for gs in zip(*group, strict=True)] for group in groups]
+
+
+def gradients_by_autodiff(model, x, y):
+    """Return the gradients of the mean square error of `model` for one batch, by the backend itself."""
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
+        found = tape.gradient(loss, [v.value for v in model.trainable_variables])
+        return [tf.convert_to_tensor(g).numpy() for g in found]
+    if backend == "torch":
+        import torch
+
+        loss = torch.mean((model(x, training=True) - y) ** 2)
+        found = torch.autograd.grad(loss, [v.value for v in model.trainable_variables])
+        return [g.numpy() for g in found]
+    import jax
+
+    def loss_of(weights):
+        others = [v.value for v in model.non_trainable_variables]
+        outputs, _ = model.stateless_call(weights, others, x, training=True)
+        return jax.numpy.mean((outputs - y) ** 2)
+
+    return [np.asarray(g) for g in jax.grad(loss_of)([v.value for v in model.trainable_variables])]
+
+
+def norms_of_training(model, x, y, batch_size, epochs, optimizer, accumulation):
+    """Train in a plain loop. Return the norms of the gradients: a row for each variable, of each update."""
+    found, pending = [], []
+    for _ in range(epochs):
+        for i in range(0, len(x), batch_size):
+            pending.append(gradients_by_autodiff(model, x[i : i + batch_size], y[i : i + batch_size]))
+            if len(pending) == accumulation:
+                means = [np.mean(gs, axis=0) for gs in zip(*pending, strict=True)]
+                found.append([np.sqrt(np.sum(np.square(g, dtype="float64"))) for g in means])
+                optimizer.apply([keras.ops.convert_to_tensor(g) for g in means], model.trainable_variables)
+                pending = []
+    return np.array(found).T
