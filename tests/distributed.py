@@ -58,6 +58,26 @@ def searched():
     return results
 
 
+CLIPNORM = 1.6  # of the kernel's gradient in some batches
+
+
+def monitored():
+    """Return what a monitor sees, of all samples of a batch, with a gradient that is clipped."""
+    results = {}
+    for name, clipping in {"plain": {}, "clipped": {"clipnorm": CLIPNORM}}.items():
+        for scaled in (False, True):
+            optimizer = keras.optimizers.SGD(0.01, **clipping)
+            model = truth.linear_model(
+                keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer
+            )
+            monitor = kdx.GradientNormMonitor(update_ratios=True)
+            x, y = truth.data(BATCHES, batch_size=4)
+            model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[monitor])
+            for key, values in monitor.history.items():
+                results[f"{name}, scaled {scaled}: {key}"] = np.array(values)
+    return results
+
+
 def main(path):
     x, y = truth.data(BATCHES)
     results = {}
@@ -74,6 +94,7 @@ def main(path):
         model.fit(*loss_data(), batch_size=4, shuffle=False, verbose=0, callbacks=[callback])
         results |= {"losses": callback.losses, "rates": callback.rates}
         results |= searched()
+        results |= monitored()
     np.savez(path, **results)
 
 

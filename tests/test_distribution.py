@@ -78,3 +78,32 @@ def test_a_search_sees_all_samples_and_leaves_no_trace(results):
     # 8 updates of about 20 roundings, of numbers up to 2, in sums of 8
     np.testing.assert_allclose(results["searched/losses"], expected, rtol=0, atol=8 * 20 * 6e-8 * 2 * 8)
     np.testing.assert_array_equal(results["searched/kernel"], results["plain/kernel"])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("name", ["plain", "clipped"])
+def test_gradient_norms_are_those_of_the_aggregated_gradient(name, scaled, results):
+    x, _ = truth.data(distributed.BATCHES, batch_size=4)
+    halves = x.reshape(-1, 2, 2, truth.FEATURES).mean(axis=2)  # of the two devices
+    whole = halves.mean(axis=1)
+    norms = np.sqrt(truth.UNITS * (np.square(whole).sum(axis=1) + 1))
+    found = {key: results[f"{name}, scaled {scaled}: {key}"] for key in MONITORED}
+    # about 20 roundings
+    np.testing.assert_allclose(found["gradient_norm"], norms, rtol=1e-6)
+    np.testing.assert_allclose(found["gradient_norm/linear"], norms, rtol=1e-6)
+    clipped = norms
+    if name == "clipped":
+        # On TensorFlow, Keras clips on each replica its share of the gradient, a half.
+        shares = halves / 2 if keras.backend.backend() == "tensorflow" else whole[:, None]
+        factors = np.sqrt(truth.UNITS * np.square(shares).sum(axis=2)) / distributed.CLIPNORM
+        kernels = (shares / np.maximum(factors, 1)[..., None]).sum(axis=1)
+        bias = np.sqrt(truth.UNITS)
+        clipped = np.hypot(np.sqrt(truth.UNITS * np.square(kernels).sum(axis=1)), bias)
+        assert (clipped < norms).any()
+    np.testing.assert_allclose(found["clipped_gradient_norm"], clipped, rtol=1e-6)
+    kernel, bias = truth.initial_weights()
+    weights = np.sqrt(np.sum(kernel**2) + np.sum(bias**2))
+    np.testing.assert_allclose(found["update_ratio/linear"][0], 0.01 * clipped[0] / weights, rtol=1e-4)
+
+
+MONITORED = ("gradient_norm", "gradient_norm/linear", "clipped_gradient_norm", "update_ratio/linear")
