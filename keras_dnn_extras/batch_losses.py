@@ -107,6 +107,4 @@ class BatchLosses:
     def _write(self, loss: Any, weight: Any, update: Any) -> None:
         loss = ops.stop_gradient(mean_over_replicas(loss, weight))
         with depending_on([loss]):
-            row = self.ring.next_row()
-            self.ring.write(0, row, ops.reshape(loss, (1,)))
-            self.ring.advance(row, update)
+            self.ring.append(update, ops.reshape(loss, (1,)))

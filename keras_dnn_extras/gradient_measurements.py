@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras.attributes import replaced
-from keras_dnn_extras.in_step import depending_on, sum_over_replicas, value_of
+from keras_dnn_extras.in_step import after, depending_on, sum_over_replicas, value_of
 from keras_dnn_extras.ring import Ring
 from keras_dnn_extras.tensor_norms import is_smaller, norms, scaled_norm, without_duplicates
 
@@ -109,13 +109,17 @@ class GradientMeasurements:
     def _measuring_sums(self, add: Callable) -> Callable:
         def measure(pairs: list) -> list:
             added = add(pairs)
-            self._measure([gradient for gradient, _ in added])
-            return added
+            total = self._measure([gradient for gradient, _ in added])
+            return [(after(total, gradient), variable) for gradient, variable in added]
 
         return measure
 
-    def _measure(self, clipped: list) -> None:
-        """Measure the gradients of this update, which are `clipped` after clipping and adding up."""
+    def _measure(self, clipped: list) -> Any:
+        """Measure the gradients of this update, which are `clipped` after clipping and adding up.
+
+        Returns:
+            The last tensor that is computed of them.
+        """
         taken = vars(self._taken)
         variables, gradients, own = (taken.pop(name) for name in ("variables", "gradients", "clipped"))
         if all(g is c for g, c in zip(gradients, own, strict=True)):
@@ -131,10 +135,9 @@ class GradientMeasurements:
             clipped = [without_duplicates(g) for g in clipped]
             total, smaller = scaled_norm(norms(clipped)), is_smaller(clipped, gradients)
         with depending_on(gradients):
-            row = self.ring.next_row()
-            by_column = self._by_column(found, variables)
-            self.ring.write(0, row, ops.concatenate([by_column, ops.stack([total, smaller])]))
-            self.ring.advance(row, ops.cast(self._optimizer.iterations, "int32"))
+            update = ops.cast(self._optimizer.iterations, "int32")
+            self.ring.append(update, *self._by_column(found, variables), ops.stack([total, smaller]))
+        return total
 
     def _measuring_changes(self, apply: Callable) -> Callable:
         def measure(gradients: list, trainable_variables: list | None = None) -> Any:
@@ -146,17 +149,19 @@ class GradientMeasurements:
             result = apply(gradients, trainable_variables)
             after = [value_of(variable) for variable in variables]
             changes = norms([new - old for new, old in zip(after, before, strict=True)])
-            found = [self._by_column(values, variables) for values in (changes, norms(before))]
             # Where gradients accumulate, the row is that of the update to come until there is one.
-            self.ring.write(1, row, ops.concatenate(found))
+            found = [self._by_column(values, variables) for values in (changes, norms(before))]
+            self.ring.write(1, row, *found[0], *found[1])
             return result
 
         return measure
 
-    def _by_column(self, values: Any, variables: list) -> Any:
-        """Return `values`, one of each of `variables`, in their columns: 0 where there is none."""
+    def _by_column(self, values: Any, variables: list) -> list:
+        """Return `values`, one for each variable, in the order of the columns, 0 where there is none."""
         count = len(self._columns)
         columns = [self._columns.get(id(variable), count) for variable in variables]
+        if columns == list(range(count)):
+            return [values, ops.zeros((1,), "float32")]
         none = len(variables)
         own = np.full(count, none, "int32")
         for i, column in enumerate(columns):
@@ -165,7 +170,7 @@ class GradientMeasurements:
         others = [i for i, column in enumerate(columns) if column == count]
         padded = ops.concatenate([values, ops.zeros((1,), "float32")])
         rest = scaled_norm(ops.take(padded, np.array([*others, none], "int32")))
-        return ops.concatenate([ops.take(padded, own), ops.reshape(rest, (1,))])
+        return [ops.take(padded, own), ops.reshape(rest, (1,))]
 
 
 def widths(variables: int, changes: bool) -> list[int]:

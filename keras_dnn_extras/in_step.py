@@ -36,6 +36,20 @@ def depending_on(gradients: list) -> Any:
     return tf.control_dependencies([getattr(gradient, "values", gradient)])
 
 
+def after(first: Any, tensor: Any) -> Any:
+    """Return `tensor`, which nobody reads before `first` is there, in a step of TensorFlow.
+
+    An operation that is the last one to read a tensor writes its result in its place. A gradient that is
+    measured and used at the same time would cost the memory of another one.
+    """
+    import tensorflow as tf
+
+    if isinstance(tensor, tf.IndexedSlices):
+        return tensor
+    with tf.control_dependencies([first]):
+        return tf.identity(tensor)
+
+
 def strategy_scope(model: keras.Model) -> Any:
     """Return the scope that variables of `model` are made in."""
     strategy = getattr(model, "distribute_strategy", None)

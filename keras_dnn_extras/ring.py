@@ -29,26 +29,32 @@ class Ring:
         first: int,
         variable: Callable[[tuple[int, ...], str], keras.Variable],
     ):
+        self._widths = widths
         self._rows = rows
         self._update = first
         self._read_until = 0
-        self._tags = variable((rows, 1), "float32")
-        self._tables = [variable((rows, width), "float32") for width in widths]
+        # The first column of the first table is the update.
+        self._tables = [variable((rows, width + (i == 0)), "float32") for i, width in enumerate(widths)]
         self._count = variable((), "int32")
-        self.variables: list[keras.Variable] = [self._tags, *self._tables, self._count]
+        self.variables: list[keras.Variable] = [*self._tables, self._count]
 
     def next_row(self) -> Any:
         """Return, in the step, which row is written next."""
         return ops.mod(self._count.value, self._rows)
 
-    def write(self, table: int, row: Any, values: Any) -> None:
-        """Write `values` into `row` of a table, in the step."""
-        write_row(self._tables[table], row, values)
+    def append(self, update: Any, *values: Any) -> None:
+        """Write vectors, one after the other, as the next row of the first table, in the step.
 
-    def advance(self, row: Any, update: Any) -> None:
-        """End `row`, in the step: it belongs to `update`, an int32 tensor."""
-        write_row(self._tags, row, ops.reshape(ops.cast(ops.mod(update, _TAGS), "float32"), (1,)))
+        Args:
+            update: the one that the row belongs to, an int32 tensor.
+        """
+        tag = ops.reshape(ops.cast(ops.mod(update, _TAGS), "float32"), (1,))
+        write_row(self._tables[0], self.next_row(), ops.concatenate([tag, *values]))
         self._count.assign(self._count.value + 1)
+
+    def write(self, table: int, row: Any, *values: Any) -> None:
+        """Write vectors, one after the other, into `row` of a further table, in the step."""
+        write_row(self._tables[table], row, ops.concatenate(values))
 
     def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return what was written since the last time: the updates, and a block of rows of each table.
@@ -64,12 +70,12 @@ class Ring:
                 f"rows={count - self._read_until}"
             )
         if count == self._read_until:
-            return np.empty(0, int), [np.empty((0, table.shape[1])) for table in self._tables]
+            return np.empty(0, int), [np.empty((0, width)) for width in self._widths]
         places = np.arange(self._read_until, count) % self._rows
         self._read_until = count
-        tags, *blocks = (ops.convert_to_numpy(v)[places] for v in (self._tags, *self._tables))
+        first, *others = (ops.convert_to_numpy(v)[places].astype("float64") for v in self._tables)
         updates = []
-        for tag in tags[:, 0]:
+        for tag in first[:, 0]:
             self._update += int(tag - self._update) % _TAGS
             updates.append(self._update)
-        return np.array(updates), [block.astype("float64") for block in blocks]
+        return np.array(updates), [first[:, 1:], *others]

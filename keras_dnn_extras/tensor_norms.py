@@ -20,7 +20,7 @@ def norms(tensors: list) -> Any:
     if keras.backend.backend() == "torch":
         return _torch_norms(tensors)
     tensors = [ops.cast(tensor, "float32") for tensor in tensors]
-    squares = ops.stack([ops.sum(ops.square(tensor)) for tensor in tensors])
+    squares = ops.stack([_sum_of_squares(tensor) for tensor in tensors])
     in_range = ops.all(ops.logical_and(squares > _LEAST, squares < _MOST))
     return ops.cond(
         in_range, lambda: ops.sqrt(squares), lambda: ops.stack([scaled_norm(t) for t in tensors])
@@ -31,6 +31,8 @@ def scaled_norm(tensor: Any) -> Any:
     """Return the L2 norm of a float32 tensor, whatever its size."""
     if 0 in tensor.shape:
         return ops.zeros((), "float32")
+    if keras.backend.backend() == "torch":
+        return _torch_norms([tensor])[0]
     largest = ops.max(ops.abs(tensor))
     scale = ops.where(largest > 0, largest, ops.ones_like(largest))
     return largest * ops.sqrt(ops.sum(ops.square(tensor / scale)))
@@ -58,6 +60,17 @@ def without_duplicates(gradient: Any) -> Any:
     segments = tf.cumsum(tf.cast(steps, "int32"))
     values = tf.gather(gradient.values, order)
     return tf.math.unsorted_segment_sum(values, segments, tf.shape(indices)[0])
+
+
+def _sum_of_squares(tensor: Any) -> Any:
+    """Return the sum of squares in one pass: a graph of TensorFlow would write the squares down."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.numpy.vdot(tensor, tensor, precision="highest")
+    import tensorflow as tf
+
+    return 2 * tf.nn.l2_loss(tensor)
 
 
 def _largest(tensor: Any) -> Any:

@@ -1,9 +1,10 @@
-"""What `OneCycleScheduler` adds to a training step: time, and operations in the compiled step.
+"""What our callbacks add to a training step: time, and operations in the compiled step.
 
     KERAS_BACKEND=tensorflow python examples/benchmarks/step_overhead.py    # or jax, or torch
 
-Three arms run in turn in one process, a few steps at a time: the bare step twice, which shows what is
-noise, and the step with the callback. The ratios are of neighbouring windows, and the figures medians.
+The arms run in turn in one process, a few steps at a time: the bare step twice, which shows what is
+noise, the step with each callback, and the bare step with what is often done for want of a monitor: a
+second gradient of the same batch. The ratios are of neighbouring windows, and the figures medians.
 Everything is traced before the clock starts. Two machines' figures compare only by their ratios.
 """
 
@@ -17,6 +18,12 @@ import numpy as np
 
 import keras_dnn_extras as kdx
 
+CALLBACKS = {
+    "OneCycleScheduler": lambda: kdx.OneCycleScheduler(0.01),
+    "GradientNormMonitor": kdx.GradientNormMonitor,
+    "both": lambda: (kdx.OneCycleScheduler(0.01), kdx.GradientNormMonitor()),
+    "with update_ratios": lambda: kdx.GradientNormMonitor(update_ratios=True),
+}
 BACKEND = keras.backend.backend()
 SIZES = {"small, batch 32": ((64, 64, 64), 32), "mid-size, batch 128": ((784, 1000, 200), 128)}
 
@@ -34,12 +41,11 @@ def main():
 
 def report(name, units, batch_size, arguments):
     total = (arguments.rounds + 2) * arguments.steps
-    callback = kdx.OneCycleScheduler(0.01)
-    arms = {
-        "bare": Arm(units, batch_size, None, total),
-        "bare again": Arm(units, batch_size, None, total),
-        "with the callback": Arm(units, batch_size, callback, total),
-    }
+    arms = {label: Arm(units, batch_size, (), total) for label in ("bare", "bare again")}
+    for label, make in CALLBACKS.items():
+        made = make()
+        arms[label] = Arm(units, batch_size, made if isinstance(made, tuple) else (made,), total)
+    arms["second gradient"] = Arm(units, batch_size, (), total, second_gradient=True)
     weights = arms["bare"].model.count_params()
     print(f"\n{name}: {weights:,} weights")
     for arm in arms.values():  # warm up
@@ -53,17 +59,17 @@ def report(name, units, batch_size, arguments):
         ratios = np.array(times[arm]) / np.array(times["bare"])
         low, middle, high = np.percentile(ratios, [25, 50, 75])
         print(
-            f"  {arm:<18} {1e3 * np.median(times[arm]):8.3f} ms a step, "
+            f"  {arm:<20} {1e3 * np.median(times[arm]):8.3f} ms a step, "
             f"x{middle:.3f} of bare (quartiles {low:.3f} to {high:.3f})"
         )
-    counts = {arm: arms[arm].operations() for arm in ("bare", "with the callback")}
-    print(f"  operations: {counts['bare']:,} bare, {counts['with the callback']:,} with the callback")
+    counts = {arm: arms[arm].operations() for arm in arms if arm not in ("bare again", "second gradient")}
+    print("  operations: " + ", ".join(f"{count:,} {arm}" for arm, count in counts.items()))
 
 
 class Arm:
     """A model whose training step is called by itself, as the loop of `fit` does."""
 
-    def __init__(self, units, batch_size, callback, total):
+    def __init__(self, units, batch_size, callbacks, total, second_gradient=False):
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Dense(n, activation="relu") for n in units[1:]]
         self.model = keras.Sequential([keras.Input((units[0],)), *layers, keras.layers.Dense(10)])
@@ -73,14 +79,18 @@ class Arm:
         )
         rng = np.random.default_rng(0)
         x = rng.normal(size=(batch_size, units[0])).astype("float32")
-        self.batch = keras.ops.convert_to_tensor(x), keras.ops.zeros(batch_size, "int32")
+        labels = rng.integers(0, 10, batch_size, "int32")
+        self.batch = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(labels)
         self.model.fit(*self.batch, batch_size=batch_size, verbose=0)  # builds the optimizer
         self.data = self._data()
-        self.callback, self.done = callback, 0
-        if callback is not None:
+        self.second_gradient = norm_of_gradient(self.model) if second_gradient else None
+        self.callbacks, self.done = callbacks, 0
+        fit = {"epochs": 1, "steps": total}
+        for callback in callbacks:
             callback.set_model(self.model)
-            callback.set_params({"epochs": 1, "steps": total})
+            callback.set_params(fit)
             callback.on_train_begin()
+        for callback in callbacks:
             callback.on_epoch_begin(0)
         if BACKEND == "jax":
             parts = ("trainable_variables", "non_trainable_variables", "optimizer_variables")
@@ -96,12 +106,14 @@ class Arm:
         return itertools.repeat(self.batch if BACKEND == "jax" else [self.batch])
 
     def _begin(self):
-        if self.callback is not None:
-            self.callback.on_train_batch_begin(self.done)
+        for callback in self.callbacks:
+            callback.on_train_batch_begin(self.done)
 
     def _step(self):
         self._begin()
         self.done += 1
+        if self.second_gradient is not None:
+            self.norm = self.second_gradient(*self._weights(), *self.batch)
         if BACKEND == "jax":
             logs, self.state = self.model.train_function(self.state, self.data)
         elif BACKEND == "torch":
@@ -110,20 +122,25 @@ class Arm:
             logs = self.model.train_function(self.data)
         return logs["loss"]
 
+    def _weights(self):
+        return (self.state[0],) if BACKEND == "jax" else ()
+
     def seconds_per_step(self, steps):
         start = time.perf_counter()
         for _ in range(steps):
             loss = self._step()
         float(loss)  # waits for the device
+        if self.second_gradient is not None:
+            float(self.norm)
         return (time.perf_counter() - start) / steps
 
     def operations(self):
         """Count the operations of the compiled step, or on torch those that one step dispatches."""
         if BACKEND == "torch":
             return self._dispatched()
-        if self.callback is None:
+        if not self.callbacks:
             return self._compiled(self.model.train_function)
-        state = self.callback.step_state
+        state = self.callbacks[0].step_state
         with state._in_place():
             return self._compiled(state._traced, state._variables())
 
@@ -152,6 +169,40 @@ class Arm:
         with Count():
             self._step()
         return Count.total
+
+
+def norm_of_gradient(model):
+    """Return a compiled function of a batch (on JAX, of the weights and a batch)."""
+    loss = model.loss
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def norm(x, y):
+            with tf.GradientTape() as tape:
+                value = loss(y, model(x, training=True))
+            return tf.linalg.global_norm(tape.gradient(value, model.trainable_variables))
+
+        return norm
+    if BACKEND == "jax":
+        import jax
+
+        def of_weights(weights, x, y):
+            return loss(y, model.stateless_call(weights, [], x, training=True)[0])
+
+        def norm_of_weights(weights, x, y):
+            gradients = jax.grad(of_weights)(weights, x, y)
+            return keras.ops.sqrt(sum(keras.ops.sum(keras.ops.square(g)) for g in gradients))
+
+        return jax.jit(norm_of_weights)
+    import torch
+
+    def norm_by_torch(x, y):
+        value = loss(y, model(x, training=True))
+        gradients = torch.autograd.grad(value, [v.value for v in model.trainable_variables])
+        return torch.nn.utils.get_total_norm(gradients)
+
+    return norm_by_torch
 
 
 if __name__ == "__main__":
