@@ -2,8 +2,9 @@
 
     KERAS_BACKEND=tensorflow python examples/gradient_health.py    # or jax, or torch
 
-It trains deep networks on the digits of scikit-learn for a few epochs, and prints the gradient norms of the
-first and the last hidden layer in the first update, and what `GradientNormMonitor` finds. `gradient_health.png` shows four.
+It trains deep networks on the digits of scikit-learn for a few epochs. It prints the gradient norms of the
+first and the last hidden layer in the first update, and what `GradientNormMonitor` finds, and draws four of
+them in `gradient_health.png`.
 """
 
 import argparse
@@ -105,9 +106,7 @@ def resnet():
 
 def print_row(name, monitor, accuracy):
     norms = [values for key, values in monitor.history.items() if key.startswith("gradient_norm/")]
-    first, last = (
-        np.median(values) for values in (norms[0], norms[-2])
-    )  # the very last is the output layer
+    first, last = norms[0][0], norms[-2][0]  # the very last one is the output layer
     found = ", ".join(f"{f.kind} in {len(f.layers)} layers" for f in monitor.findings) or "-"
     print(f"{name:<28} {first:11.1e} {last:10.1e} {accuracy:8.1%}  {found}")
 
