@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras.attributes import replaced
-from keras_dnn_extras.in_step import after, depending_on, sum_over_replicas, value_of
+from keras_dnn_extras.in_step import after, depending_on, out_of_step, sum_over_replicas, value_of
 from keras_dnn_extras.ring import Ring
 from keras_dnn_extras.tensor_norms import is_smaller, norms, scaled_norm, without_duplicates
 
@@ -48,23 +48,40 @@ class GradientMeasurements:
     """Listens to the optimizer in the step, and writes norms into a ring.
 
     Args:
-        variables: those that have a column of their own.
         changes: whether to measure the change of the weights too, which takes a copy of them.
-        ring: makes the ring by the widths of its tables.
+        make_ring: makes the ring by the widths of its tables.
     """
 
     def __init__(
         self,
+        model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
-        variables: list[keras.Variable],
         changes: bool,
-        ring: Callable[[list[int]], Ring],
+        make_ring: Callable[[list[int]], Ring],
     ):
+        self._model = model
         self._optimizer = optimizer
-        self._columns = {id(variable): i for i, variable in enumerate(variables)}
         self._changes = changes
+        self._make_ring = make_ring
         self._taken = threading.local()  # replicas of a MirroredStrategy are threads
-        self.ring = ring(widths(len(variables), changes))
+        self.variables: list[keras.Variable] = []  # those with a column of their own
+        self._ring: Ring | None = None
+        if model.trainable_variables:
+            self._build()
+
+    def _build(self) -> Ring:
+        """Make the ring, in the trace where TensorFlow builds the model no earlier."""
+        if self._ring is None:
+            with out_of_step():
+                self.variables = list(self._model.trainable_variables)
+                self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
+                self._ring = self._make_ring(widths(len(self.variables), self._changes))
+        return self._ring
+
+    @property
+    def ring(self) -> Ring | None:
+        """The ring, or None before the model is built."""
+        return self._ring
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -134,9 +151,10 @@ class GradientMeasurements:
         else:
             clipped = [without_duplicates(g) for g in clipped]
             total, smaller = scaled_norm(norms(clipped)), is_smaller(clipped, gradients)
+        ring = self._build()
         with depending_on(gradients):
             update = ops.cast(self._optimizer.iterations, "int32")
-            self.ring.append(update, *self._by_column(found, variables), ops.stack([total, smaller]))
+            ring.append(update, *self._by_column(found, variables), ops.stack([total, smaller]))
         return total
 
     def _measuring_changes(self, apply: Callable) -> Callable:
@@ -145,13 +163,13 @@ class GradientMeasurements:
             if trainable_variables is not None:
                 variables = trainable_variables = list(trainable_variables)
             before = [value_of(variable) for variable in variables]
-            row = self.ring.next_row()
+            row = self._build().next_row()
             result = apply(gradients, trainable_variables)
             after = [value_of(variable) for variable in variables]
             changes = norms([new - old for new, old in zip(after, before, strict=True)])
             # Where gradients accumulate, the row is that of the update to come until there is one.
             found = [self._by_column(values, variables) for values in (changes, norms(before))]
-            self.ring.write(1, row, *found[0], *found[1])
+            self._build().write(1, row, *found[0], *found[1])
             return result
 
         return measure

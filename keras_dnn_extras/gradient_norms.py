@@ -187,18 +187,29 @@ class GradientNormMonitor(StepCallback):
         self._epochs: list[tuple[int, int]] = []  # the first update of each epoch, and its index
 
     def take_part(self, step_state: StepState) -> None:
-        variables = step_state.measure_gradients(self, changes=self.update_ratios)
+        step_state.measure_gradients(self, changes=self.update_ratios)
+        self.history = {"gradient_norm": array("d"), "clipped_gradient_norm": array("d")}
+        self._columns: dict[str, list[int]] = {}
+        self._per_layer: list[str] = []
+        self._ratios: list[str] = []
+        self._means: dict[str, _Mean] = {}
+        self._name_layers()
+
+    def _name_layers(self) -> None:
+        """Find the columns of each layer once the model is built, on TensorFlow maybe by the first step."""
+        variables = self.step_state.measured_variables
+        if self._columns or not variables:
+            return
         owner = owners(self.model)
-        self._columns: dict[str, list[int]] = {path: [] for path in layers_by_path(self.model)}
+        columns: dict[str, list[int]] = {path: [] for path in layers_by_path(self.model)}
         for column, variable in enumerate(variables):
-            self._columns[owner[id(variable)]].append(column)
-        self._columns = {path: columns for path, columns in self._columns.items() if columns}
+            columns[owner[id(variable)]].append(column)
+        self._columns = {path: found for path, found in columns.items() if found}
         self._per_layer = [f"gradient_norm/{name}" for name in self._columns if self.per_layer]
         self._ratios = [f"update_ratio/{name}" for name in self._columns if self.update_ratios]
-        names = ("gradient_norm", "clipped_gradient_norm", *self._per_layer, *self._ratios)
-        self.history = {name: array("d") for name in names}
-        thresholds = self.vanishing_threshold, self.exploding_threshold
-        self._verdict = Verdict(len(self._columns), *thresholds)
+        self.history |= {name: array("d") for name in (*self._per_layer, *self._ratios)}
+        self._means |= {name: _Mean() for name in (*self._per_layer, *self._ratios)}
+        self._verdict = Verdict(len(self._columns), self.vanishing_threshold, self.exploding_threshold)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -249,6 +260,7 @@ class GradientNormMonitor(StepCallback):
         measured = self.step_state.measured(self)
         if not len(measured.updates):
             return
+        self._name_layers()
         norms = self._of_layers(measured.gradient_norms)
         found = {
             "gradient_norm": _norm(measured.gradient_norms),

@@ -50,6 +50,15 @@ def after(first: Any, tensor: Any) -> Any:
         return tf.identity(tensor)
 
 
+def out_of_step() -> Any:
+    """Return the scope that variables are made in while TensorFlow traces the step."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
+
+
 def strategy_scope(model: keras.Model) -> Any:
     """Return the scope that variables of `model` are made in."""
     strategy = getattr(model, "distribute_strategy", None)

@@ -78,7 +78,6 @@ class StepState:
         self._losses: dict[Any, list] = {}  # by callback, what it has not yet asked for
         self._batch_losses: BatchLosses | None = None
         self._records: dict[Any, list] = {}
-        self._measured_variables: list[keras.Variable] = []
         self._changes = False  # whether those of the weights are measured
         self._measurements: GradientMeasurements | None = None
         self._plain = model.train_function
@@ -194,22 +193,23 @@ class StepState:
         updates, (losses,) = _joined(self._losses, callback, [1])
         return updates - self._clock.origin, losses[:, 0]
 
-    def measure_gradients(self, callback: Any, *, changes: bool = False) -> list[keras.Variable]:
-        """Have the norms of the gradients recorded, and those of the changes of the weights maybe.
-
-        Returns:
-            The variables that have a column in what is measured.
-        """
-        if not self._records:
-            self._measured_variables = list(self._model.trainable_variables)
+    def measure_gradients(self, callback: Any, *, changes: bool = False) -> None:
+        """Have the norms of the gradients recorded, and those of the changes of the weights maybe."""
         self._records[callback] = []
         self._changes |= changes
-        return self._measured_variables
+
+    @property
+    def measured_variables(self) -> list[keras.Variable]:
+        """The variables that have a column in what is measured. None before the model is built."""
+        if self._measurements is not None:
+            return self._measurements.variables
+        return list(self._model.trainable_variables)
 
     def measured(self, callback: Any) -> Measured:
         """Return what was measured since the last call. It may be called between two steps."""
         self._download()
-        updates, blocks = _joined(self._records, callback, self._widths())
+        of_tables = widths(len(self.measured_variables), self._changes)
+        updates, blocks = _joined(self._records, callback, of_tables)
         return Measured.of_blocks(updates - self._clock.origin, blocks)
 
     def begin_epoch(self, epoch: int, *, before: int, params: dict) -> None:
@@ -224,7 +224,7 @@ class StepState:
                 accumulation=self.optimizer.gradient_accumulation_steps or 1,
                 interrupted=self._interrupted,
             )
-            most = min(_ROWS, _NUMBERS // sum(self._widths())) if self._records else _ROWS
+            most = min(_ROWS, _NUMBERS // self._width()) if self._records else _ROWS
             self._rows = max(most, self._steps_in_a_call())
             self._uploaded = iterations(self.optimizer)
         self._first_of_epoch = iterations(self.optimizer)
@@ -324,8 +324,9 @@ class StepState:
         if self._losses and self._batch_losses is None:
             self._batch_losses = BatchLosses(self._model, self.optimizer, self._ring([1]))
         if self._records and self._measurements is None:
-            variables = self._model.trainable_variables
-            self._measurements = GradientMeasurements(self.optimizer, variables, self._changes, self._ring)
+            self._measurements = GradientMeasurements(
+                self._model, self.optimizer, self._changes, self._ring
+            )
         if self._driving:
             coming = np.arange(now, now + self._rows)
             self._driving.upload(coming, self._clock.origin, self._variable)
@@ -333,13 +334,13 @@ class StepState:
     def _download(self) -> None:
         """Take what was written since the last time, for all who asked for it."""
         for part, records in ((self._batch_losses, self._losses), (self._measurements, self._records)):
-            if part is not None:
+            if part is not None and part.ring is not None:
                 found = part.ring.read()
                 for rows in records.values():
                     rows.append(found)
 
-    def _widths(self) -> list[int]:
-        return widths(len(self._measured_variables), self._changes)
+    def _width(self) -> int:
+        return sum(widths(len(self.measured_variables), self._changes))
 
     def _ring(self, of_tables: list[int]) -> Ring:
         return Ring(of_tables, self._rows, self._uploaded, self._variable)
@@ -405,7 +406,7 @@ class StepState:
     def _variables(self) -> list[keras.Variable]:
         added = list(self._driving.variables)
         for part in (self._batch_losses, self._measurements):
-            if part is not None:
+            if part is not None and part.ring is not None:
                 added += part.ring.variables
         return added
 

@@ -322,6 +322,19 @@ def test_norms_are_those_of_another_gradient(name, accumulation, mode):
     assert set(monitor.history) == {"gradient_norm", "clipped_gradient_norm", *by_layer}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_may_be_built_by_its_first_step(mode):
+    x, y = truth.data(7)
+    model = keras.Sequential([truth.dense()])
+    model.compile(SGD(0.1), truth.MeanOutput(), **MODES[mode])
+    monitor = kdx.GradientNormMonitor(update_ratios=True)
+    logs = fit(model, x, y, monitor).history
+    expected = [norm(g) for g in closed_form(x)]
+    np.testing.assert_allclose(monitor.history["gradient_norm/linear"], expected, rtol=10 * EPS)
+    np.testing.assert_allclose(logs["gradient_norm/linear"][0], np.mean(expected[:7]), rtol=1e-6)
+    assert len(monitor.history["update_ratio/linear"]) == 14
+
+
 # -- custom steps -----------------------------------------------------------------------------------------
 
 

@@ -360,7 +360,7 @@ class Norms(StepCallback):
         self.arguments, self.found = arguments, []
 
     def take_part(self, step_state):
-        self.variables = step_state.measure_gradients(self, **self.arguments)
+        step_state.measure_gradients(self, **self.arguments)
 
     def update_logs(self, epoch, logs):
         self.found.append(self.step_state.measured(self))
