@@ -338,18 +338,6 @@ def test_a_model_may_be_built_by_its_first_step(mode):
 # -- custom steps -----------------------------------------------------------------------------------------
 
 
-class TwoUpdates(keras.Model):
-    """Applies gradients twice in a step: to the kernels and to the biases and a variable of its loss."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.of_the_loss = [keras.Variable(np.ones(2), name="of_the_loss")]
-
-    def halves(self):
-        mine = self.trainable_variables
-        return [v for v in mine if v.name == "kernel"], [v for v in mine if v.name == "bias"]
-
-
 @pytest.mark.skipif(BACKEND == "jax", reason="the step of JAX applies all gradients at once")
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_may_apply_several_times_and_to_other_variables(mode):
