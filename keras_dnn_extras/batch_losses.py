@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_dnn_extras.attributes import replaced
-from keras_dnn_extras.in_step import depending_on, mean_over_replicas, value_of
+from keras_dnn_extras.in_step import depending_on, mean_over_replicas
 from keras_dnn_extras.ring import Ring
 
 
@@ -102,7 +102,8 @@ class BatchLosses:
         return values, weight
 
     def _update(self) -> Any:
-        return ops.cast(value_of(self._optimizer.iterations), "int32")
+        # a copy, as PyTorch counts in place
+        return ops.copy(ops.cast(self._optimizer.iterations, "int32"))
 
     def _write(self, loss: Any, weight: Any, update: Any) -> None:
         loss = ops.stop_gradient(mean_over_replicas(loss, weight))
