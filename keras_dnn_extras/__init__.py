@@ -2,6 +2,7 @@
 
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
+from keras_dnn_extras.mc_conversion import to_deterministic, to_mc_dropout
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -10,18 +11,31 @@ from keras_dnn_extras.mc_dropout import (
     MCSpatialDropout2D,
     MCSpatialDropout3D,
 )
+from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
+from keras_dnn_extras.uncertainty import (
+    Entropies,
+    RiskCoverage,
+    brier_score,
+    entropy_decomposition,
+    expected_calibration_error,
+    negative_log_likelihood,
+    risk_coverage,
+)
+from keras_dnn_extras.uncertainty_plots import plot_band, plot_reliability, plot_uncertainty
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Entropies",
     "ExponentialLR",
     "GradientNormMonitor",
     "LearningRateSearch",
     "MCAlphaDropout",
     "MCDropout",
     "MCGaussianDropout",
+    "MCPrediction",
     "MCSpatialDropout1D",
     "MCSpatialDropout2D",
     "MCSpatialDropout3D",
@@ -30,6 +44,18 @@ __all__ = [
     "PiecewiseConstantLR",
     "PowerDecay",
     "PowerLR",
+    "RiskCoverage",
     "Warmup",
+    "brier_score",
+    "entropy_decomposition",
+    "expected_calibration_error",
     "find_learning_rate",
+    "mc_predict",
+    "negative_log_likelihood",
+    "plot_band",
+    "plot_reliability",
+    "plot_uncertainty",
+    "risk_coverage",
+    "to_deterministic",
+    "to_mc_dropout",
 ]

@@ -1,0 +1,307 @@
+"""Dropout with noise that is given: which layers drop, in what shapes, and the masks of each sample.
+
+A mask is a function of (seed, layer, call of the layer, sample, and row where rows differ) alone. It is
+drawn by NumPy, so that it does not depend on the backend, the batch, or how many samples run at once.
+"""
+
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
+
+from keras_dnn_extras.attributes import replaced
+
+_OWN = ("keras.", "keras_dnn_extras.")  # where layers come from that are known
+_DROPOUT = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)
+_ATTENTION = (keras.layers.Attention, keras.layers.AdditiveAttention)
+_SELU_LEAST = -1.6732632423543772 * 1.0507009873554805  # where SELU saturates
+
+
+@dataclass(frozen=True)
+class Request:
+    """The noise that one call of a layer takes.
+
+    Attributes:
+        layer, call: indices that tell it from all others.
+        shape: of a row's noise.
+        rate: the share that is dropped.
+        gaussian: whether the noise is normal, or says what is kept.
+    """
+
+    layer: int
+    call: int
+    shape: tuple[int, ...]
+    rate: float
+    gaussian: bool
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of `model` that drop something in training, in the model's order.
+
+    Raises:
+        ValueError: a layer draws random numbers in a way of its own, or drops within a loop over time.
+    """
+    found: list[keras.layers.Layer] = []
+    within: set[int] = set()  # layers of loops over time
+    for layer in model._flatten_layers(include_self=False):
+        if not type(layer).call.__module__.startswith(_OWN) and (
+            isinstance(layer, _DROPOUT) or getattr(layer, "_seed_generators", None)
+        ):
+            raise ValueError(
+                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers of its "
+                "own, which cannot be told apart by sample and input. Let a layer within it, such as "
+                f"`keras.layers.Dropout` or `MCDropout`, draw them. Received: layer={layer}"
+            )
+        if id(layer) in within and isinstance(layer, _DROPOUT) and layer.rate > 0:
+            raise ValueError(
+                f"The layer {layer.name!r} drops within a loop over time, where each step would need a "
+                "mask of its own. Apply it to the whole sequence, or use `dropout` and `recurrent_dropout` "
+                f"of the recurrent layer. Received: layer={layer}"
+            )
+        if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)):
+            own = {id(inner) for inner in layer._flatten_layers(include_self=False)}
+            within |= own - {id(_of_each_step(layer))}
+        if _drops(layer) and not (found and layer is _of_each_step(found[-1])):
+            found.append(layer)
+    return list(dict.fromkeys(found))
+
+
+def _of_each_step(layer: Any) -> Any:
+    """Return the dropout layer that `TimeDistributed` applies to each step, if it is no more than that."""
+    inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else None
+    plain = isinstance(inner, _DROPOUT) and getattr(inner, "noise_shape", None) is None
+    return inner if plain and not hasattr(inner, "_get_noise_shape") else None
+
+
+def _drops(layer: Any) -> bool:
+    if isinstance(layer, keras.layers.RNN):
+        return any(cell.dropout > 0 or cell.recurrent_dropout > 0 for cell in _cells(layer))
+    if isinstance(layer, _ATTENTION):
+        return layer.dropout > 0
+    layer = _of_each_step(layer) or layer
+    return isinstance(layer, _DROPOUT) and layer.rate > 0
+
+
+def _cells(layer: keras.layers.RNN) -> list[Any]:
+    return [cell for cell in layer._flatten_layers() if isinstance(cell, DropoutRNNCell)]
+
+
+class DropoutNoise:
+    """Dropout layers that take their noise from outside while they are called.
+
+    Args:
+        layers: those of `dropout_layers`.
+    """
+
+    def __init__(self, layers: list[keras.layers.Layer]):
+        self._layers = layers
+        self._thread = threading.local()
+
+    @contextlib.contextmanager
+    def recorded(self, requests: list[Request]) -> Iterator[None]:
+        """While inside, note in `requests` what noise calls of the layers take: without any effect."""
+        with self._in_place(lambda request: requests.append(request)):
+            yield
+
+    @contextlib.contextmanager
+    def given(self, noise: list[Any]) -> Iterator[None]:
+        """While inside, give `noise` to the calls of the layers, in the order of the requests.
+
+        Args:
+            noise: tensors of shape `(samples, rows, ...)`, where rows is 1 if all have the same. The
+                inputs of the layers are rows of the first sample, then of the second, and so on.
+        """
+        left = iter(noise)
+        with self._in_place(lambda request: next(left)):
+            yield
+
+    @contextlib.contextmanager
+    def _in_place(self, take: Callable[[Request], Any]) -> Iterator[None]:
+        counts: dict[int, int] = {}
+
+        def taken(index: int, shape: tuple, rate: float, gaussian: bool = False) -> Any:
+            counts[index] = counts.get(index, -1) + 1
+            if None in shape:
+                raise ValueError(
+                    "Masks of an unknown shape cannot be drawn. Give the inputs of the model a shape "
+                    f"without None. Received: layer={self._layers[index]}, shape={shape}"
+                )
+            return take(Request(index, counts[index], tuple(map(int, shape)), rate, gaussian))
+
+        with contextlib.ExitStack() as stack:
+            for index, layer in enumerate(self._layers):
+                stack.enter_context(self._replaced(layer, index, taken))
+            self._thread.active = True
+            try:
+                yield
+            finally:
+                self._thread.active = False
+
+    def _replaced(self, layer: Any, index: int, taken: Callable) -> Any:
+        """Replace what `layer` calls for its randomness, in this thread: others may predict meanwhile."""
+        outer, name = layer, "call"
+        wrap: Callable
+        if isinstance(layer, keras.layers.RNN):
+            wrap = _recurrent
+        elif isinstance(layer, _ATTENTION):
+            name, wrap = "_apply_scores", _attention
+        else:
+            wrap = _dropout
+            layer = _of_each_step(layer) or layer
+        original = getattr(outer, name)
+        own = wrap(layer, original, lambda *request: taken(index, *request))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            there = getattr(self._thread, "active", False)
+            return own(*args, **kwargs) if there else original(*args, **kwargs)
+
+        return replaced(outer, **{name: call})
+
+
+def _dropout(layer: Any, _: Callable, taken: Callable) -> Callable:
+    def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        shape = tuple(inputs.shape)
+        if isinstance(layer, keras.layers.GaussianDropout):
+            noise = taken(shape[1:], layer.rate, True)
+            return inputs if noise is None else _by_row(inputs, noise, ops.multiply)
+        own = layer._get_noise_shape(inputs) if hasattr(layer, "_get_noise_shape") else layer.noise_shape
+        if own is not None:
+            own = (1,) * (len(shape) - len(own)) + tuple(own)
+            shape = tuple(n if o is None else o for n, o in zip(shape, own, strict=True))
+        noise = taken(shape[1:], layer.rate)
+        if noise is None:
+            return inputs
+        kept = ops.cast(noise, inputs.dtype)
+        if isinstance(layer, keras.layers.AlphaDropout):
+            scale = ((1 - layer.rate) * (1 + layer.rate * _SELU_LEAST**2)) ** -0.5
+            shift = _SELU_LEAST * (1 - kept) * scale - scale * _SELU_LEAST * layer.rate
+            return _by_row(_by_row(inputs, kept * scale, ops.multiply), shift, ops.add)
+        return _by_row(inputs, kept * _scale(layer.rate), ops.multiply)
+
+    return call
+
+
+def _attention(layer: Any, apply_scores: Callable, taken: Callable) -> Callable:
+    def call(scores: Any, value: Any, scores_mask: Any = None, training: Any = False) -> Any:
+        result, weights = apply_scores(scores, value, scores_mask=scores_mask, training=False)
+        noise = taken(tuple(weights.shape)[1:], layer.dropout)
+        if noise is None:
+            return result, weights
+        kept = ops.cast(noise, weights.dtype) * _scale(layer.dropout)
+        weights = _by_row(weights, kept, ops.multiply)
+        return ops.matmul(weights, value), weights
+
+    return call
+
+
+def _recurrent(layer: Any, original: Callable, taken: Callable) -> Callable:
+    def call(sequences: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs = tuple(sequences.shape)[2:]
+        states = layer.get_initial_state(batch_size=1)
+        cells = layer.cell.cells if hasattr(layer.cell, "cells") else [layer.cell]
+        states = states if hasattr(layer.cell, "cells") else [states]
+        with contextlib.ExitStack() as stack:
+            for cell, state in zip(cells, states, strict=True):
+                state = state[0] if isinstance(state, (list, tuple)) else state
+                units = tuple(state.shape)[1:]
+                if isinstance(cell, DropoutRNNCell):
+                    stack.enter_context(_masks(cell, sequences, inputs, units, taken))
+                inputs = units
+            return original(sequences, *args, **{**kwargs, "training": True})
+
+    return call
+
+
+def _masks(cell: Any, sequences: Any, inputs: tuple, units: tuple, taken: Callable) -> Any:
+    """Give `cell` its masks, which are the same in all steps."""
+    count = getattr(cell, "dropout_mask_count", None)
+
+    def made(shape: tuple, rate: float) -> Any:
+        if rate <= 0:
+            return None
+        noise = [taken(shape, rate) for _ in range(count or 1)]
+        if noise[0] is None:
+            masks = [ops.ones((1, *shape), cell.compute_dtype)] * len(noise)
+        else:
+            scaled = [ops.cast(kept, cell.compute_dtype) * _scale(rate) for kept in noise]
+            rows = ops.ones_like(ops.reshape(sequences, (-1, math.prod(sequences.shape[1:])))[:, :1])
+            rows = ops.reshape(ops.cast(rows, cell.compute_dtype), (-1, *[1] * len(shape)))
+            masks = [_by_row(rows, mask, ops.multiply) for mask in scaled]
+        return masks if count else masks[0]
+
+    return replaced(
+        cell,
+        _dropout_mask=made(inputs, cell.dropout),
+        _recurrent_dropout_mask=made(units, cell.recurrent_dropout),
+    )
+
+
+def _by_row(inputs: Any, noise: Any, function: Callable) -> Any:
+    """Apply `function` to `inputs` of shape `(samples * rows, ...)` and `noise`, `(samples, rows, ...)`."""
+    samples = noise.shape[0]
+    shape = tuple(inputs.shape)[1:]
+    result = function(ops.reshape(inputs, (samples, -1, *shape)), noise)
+    return ops.reshape(result, (-1, *tuple(result.shape)[2:]))
+
+
+def _scale(rate: float) -> float:
+    return 1 / (1 - rate) if rate < 1 else 0.0
+
+
+class Streams:
+    """The noise of all requests, sample after sample.
+
+    Args:
+        seed: int >= 0.
+        shared: whether all rows of a sample have the same.
+    """
+
+    def __init__(self, seed: int, shared: bool):
+        self._seed = seed
+        self._shared = shared
+        self._generators: dict[tuple, Any] = {}
+
+    def draw(self, request: Request, first: int, samples: int, rows: int) -> np.ndarray:
+        """Return the noise of `samples` samples from `first`, of shape `(samples, rows or 1, ...)`.
+
+        With shared noise the samples have to be asked for in order; else of each sample the rows.
+        """
+        if self._shared:
+            generator = self._generator(request)
+            return _drawn(generator, request, samples).reshape(samples, 1, *request.shape)
+        drawn = [_drawn(self._generator(request, k), request, rows) for k in range(first, first + samples)]
+        return np.stack(drawn).reshape(samples, rows, *request.shape)
+
+    def _generator(self, request: Request, *sample: int) -> np.random.Generator:
+        key = (request.layer, request.call, *sample)
+        if key not in self._generators:
+            entropy = np.random.SeedSequence(self._seed, spawn_key=key)
+            self._generators[key] = np.random.Generator(np.random.SFC64(entropy))
+        return self._generators[key]
+
+
+def _drawn(generator: np.random.Generator, request: Request, count: int) -> np.ndarray:
+    """Return the next `count` pieces of noise of the generator, the same ones however many come at once."""
+    if request.gaussian:
+        deviation = math.sqrt(request.rate / (1 - request.rate))
+        noise = generator.standard_normal((count, request.size), "float32")
+        return 1 + np.float32(deviation) * noise
+    words = -(-request.size // 2)
+    bits = (
+        generator.bit_generator.random_raw(count * words)
+        .astype("<u8")
+        .view("<u4")
+        .reshape(count, 2 * words)
+    )
+    return bits[:, : request.size] >= np.uint32(min(round(request.rate * 2**32), 2**32 - 1))

@@ -1,0 +1,213 @@
+"""Copies of models with dropout that stays active, and back."""
+
+import inspect
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dnn_extras.arguments import PACKAGE
+from keras_dnn_extras.dropout_noise import dropout_layers
+from keras_dnn_extras.mc_dropout import (
+    MCAlphaDropout,
+    MCDropout,
+    MCGaussianDropout,
+    MCSpatialDropout1D,
+    MCSpatialDropout2D,
+    MCSpatialDropout3D,
+)
+
+
+def _always_training(base: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
+    """Return the subclass of a layer whose dropout is active in every call."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["training"] = True
+        return base.call(self, *args, **kwargs)
+
+    call.__signature__ = inspect.signature(base.call)  # type: ignore[attr-defined]
+    name = f"MC{base.__name__}"
+    doc = f"`{base.__name__}` whose dropout is active in every call, as `to_mc_dropout` makes it."
+    made = type(name, (base,), {"call": call, "__doc__": doc, "__module__": __name__, "__qualname__": name})
+    return keras.saving.register_keras_serializable(package=PACKAGE)(made)
+
+
+_LAYERS = keras.layers
+MC_CLASSES: dict[type, type] = {
+    _LAYERS.Dropout: MCDropout,
+    _LAYERS.AlphaDropout: MCAlphaDropout,
+    _LAYERS.GaussianDropout: MCGaussianDropout,
+    _LAYERS.SpatialDropout1D: MCSpatialDropout1D,
+    _LAYERS.SpatialDropout2D: MCSpatialDropout2D,
+    _LAYERS.SpatialDropout3D: MCSpatialDropout3D,
+    **{
+        base: _always_training(base)
+        for base in (
+            *(_LAYERS.SimpleRNN, _LAYERS.LSTM, _LAYERS.GRU, _LAYERS.RNN),
+            *(_LAYERS.ConvLSTM1D, _LAYERS.ConvLSTM2D, _LAYERS.ConvLSTM3D),
+            *(_LAYERS.Attention, _LAYERS.AdditiveAttention),
+            *(_LAYERS.MultiHeadAttention, _LAYERS.GroupQueryAttention),
+        )
+    },
+}
+"""What `to_mc_dropout` puts in the place of each layer that drops something."""
+
+
+def to_mc_dropout(model: keras.Model) -> keras.Model:
+    """Return a copy of `model` whose dropout is active in every call, `predict` among them.
+
+    In the copy MC layers stand in for all layers that drop something: dropout layers, also those that were
+    called with `training=True` (which `predict` overrides), within nested models and wrappers, recurrent
+    layers with `dropout` or `recurrent_dropout`, and attention with `dropout`. All others are as they were,
+    BatchNormalization in inference mode too. Layers that had the same seed have different ones: their masks
+    would be the same. The copy saves and loads; it is not compiled. `mc_predict` needs no such copy.
+
+    Args:
+        model: a Keras model that can be rebuilt from its config: functional, sequential, or of a class of
+            your own whose `get_config` has its layers.
+
+    Returns:
+        A model of the same class with the same weights, which are copies.
+
+    Raises:
+        ValueError: the model has no dropout in it, or it makes its layers in code of its own.
+        TypeError: `model` is no Keras model.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+    >>> mc_model = to_mc_dropout(model)
+    >>> float(model.predict(np.ones((1, 100)), verbose=0).std())
+    0.0
+    >>> float(mc_model.predict(np.ones((1, 100)), verbose=0).std()) > 0
+    True
+
+    Reference:
+        Gal & Ghahramani, Dropout as a Bayesian Approximation, 2016 (https://arxiv.org/abs/1506.02142).
+    """
+    _check_model(model)
+    if not dropout_layers(model):
+        raise ValueError(
+            "There is no dropout in the model, nothing would change. Add a layer such as "
+            f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
+        )
+    copy = _rebuilt(model, _Converter(MC_CLASSES))
+    left = [layer for layer in dropout_layers(copy) if type(layer) not in MC_CLASSES.values()]
+    if left:
+        raise ValueError(
+            f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
+            "its place. Use `MCDropout` there, or `mc_predict`, which takes the model as it is. "
+            f"Received: model={model}"
+        )
+    return copy
+
+
+def to_deterministic(model: keras.Model) -> keras.Model:
+    """Return a copy of `model` whose dropout is active in training alone: undo `to_mc_dropout`.
+
+    Args:
+        model: a Keras model that can be rebuilt from its config, as `to_mc_dropout` takes and makes.
+
+    Returns:
+        A model of the same class with the same weights, which are copies. It is not compiled.
+
+    Raises:
+        ValueError: the model makes its layers in code of its own.
+        TypeError: `model` is no Keras model.
+
+    Example:
+
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((100,)), keras.layers.Dropout(0.5)])
+    >>> plain = to_deterministic(to_mc_dropout(model))
+    >>> bool((plain.predict(np.ones((1, 100)), verbose=0) == 1).all())
+    True
+
+    Reference:
+        Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
+    """
+    _check_model(model)
+    copy = _rebuilt(model, _Converter({mc: plain for plain, mc in MC_CLASSES.items()}))
+    left = [layer for layer in dropout_layers(copy) if type(layer) in MC_CLASSES.values()]
+    if left:
+        raise ValueError(
+            f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
+            f"its place. Use `keras.layers.Dropout` there. Received: model={model}"
+        )
+    return copy
+
+
+class _Converter:
+    """Replaces classes in the config of a model."""
+
+    def __init__(self, classes: dict[type, type]):
+        self._others = {keras.saving.get_registered_name(old): new for old, new in classes.items()}
+        self._seeds: set[int] = set()
+
+    def converted(self, config: Any) -> Any:
+        if isinstance(config, (list, tuple)):
+            return type(config)(self.converted(item) for item in config)
+        if not isinstance(config, dict):
+            return config
+        name = config.get("registered_name") or config.get("class_name")
+        config = {key: self.converted(value) for key, value in config.items()}
+        if name in self._others and _drops(config["config"]):
+            new = self._others[name]
+            registered = keras.saving.get_registered_name(new)
+            module = "keras.layers" if new.__module__.startswith("keras.") else new.__module__
+            config |= {"module": module, "class_name": new.__name__}
+            config["registered_name"] = registered if registered != new.__name__ else None
+            config["config"] = self._reseeded(config["config"])
+            for node in config.get("inbound_nodes", []):
+                node.get("kwargs", {}).pop("training", None)  # `predict` would override it in any case
+        return config
+
+    def _reseeded(self, config: dict[str, Any]) -> dict[str, Any]:
+        seed = config.get("seed")
+        if not isinstance(seed, int):
+            return config
+        given = seed
+        while seed in self._seeds:
+            seed = int(np.random.SeedSequence([given, len(self._seeds), seed]).generate_state(1)[0] >> 1)
+        self._seeds.add(seed)
+        return {**config, "seed": seed}
+
+
+def _drops(config: dict[str, Any]) -> bool:
+    """Return whether the layer of this config has a rate above 0, or a cell with one."""
+    if any((config.get(name) or 0) > 0 for name in ("rate", "dropout", "recurrent_dropout")):
+        return True
+    cell = config.get("cell")
+    return cell is not None and any(_drops(c["config"]) for c in cell["config"].get("cells", [cell]))
+
+
+def _rebuilt(model: keras.Model, converter: _Converter) -> keras.Model:
+    custom = {
+        keras.saving.get_registered_name(type(layer)): type(layer) for layer in model._flatten_layers()
+    }
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)
+        config = converter.converted(config)
+        # The config was made here and now: it holds no code but the model's own.
+        copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            "The model cannot be rebuilt from its config. Give its classes `get_config` and `from_config`, "
+            f"or use `mc_predict`, which takes the model as it is. Received: model={model}"
+        ) from error
+    if model.built and len(copy.weights) != len(model.weights):
+        raise ValueError(
+            f"The copy of the model has {len(copy.weights)} weights, the model has {len(model.weights)}: "
+            "a layer is shared between nested models, or is made by the first call. Use `mc_predict`, "
+            f"which takes the model as it is. Received: model={model}"
+        )
+    for new, old in zip(copy.weights, model.weights, strict=False):
+        new.assign(np.array(keras.ops.convert_to_numpy(old)))  # JAX would share it, and give it away
+    return copy
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")

@@ -1,0 +1,190 @@
+"""Model graphs as lists of calls: in order, nested models laid open."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src.models.functional import Functional
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the graph, which one call makes and others take.
+
+    Attributes:
+        shape, dtype: as Keras knows them: None is the batch, or unknown.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+    @property
+    def has_batch(self) -> bool:
+        return len(self.shape) > 0 and self.shape[0] is None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an operation.
+
+    Attributes:
+        operation: a layer, another Keras operation, or a function.
+        args, kwargs: its arguments, with a `Value` in place of each tensor.
+        outputs: what it returns, flat.
+    """
+
+    operation: Any
+    args: tuple
+    kwargs: dict[str, Any]
+    outputs: tuple[Value, ...]
+
+    @property
+    def inputs(self) -> list[Value]:
+        return _values((self.args, self.kwargs))
+
+    def run(self, known: dict[Value, Any]) -> None:
+        """Compute the outputs in inference mode from the inputs, which are `known`."""
+        args, kwargs = _mapped(lambda value: known.get(value), (self.args, self.kwargs))
+        if getattr(self.operation, "_call_has_training_arg", False):
+            kwargs["training"] = False
+        known.update(zip(self.outputs, tree.flatten(self.operation(*args, **kwargs)), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A functional or sequential model as a list of calls, each after those that it needs.
+
+    Attributes:
+        inputs: in the order of `model.inputs`.
+        outputs: in the structure of the model's outputs.
+        standardized: turns what the model takes into its inputs, flat and in their dtypes, as Keras does.
+    """
+
+    inputs: list[Value]
+    calls: list[Call]
+    outputs: Any
+
+    standardized: Callable[[Any], list]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "Graph | None":
+        """Return the graph of `model`, or None where its `call` is its own."""
+        functional = _functional(model)
+        if functional is None:
+            return None
+        calls: list[Call] = []
+        inputs = [_value(tensor) for tensor in functional.inputs]
+        outputs = _lay_open(functional, inputs, calls)
+
+        def standardized(given: Any) -> list:
+            if model._convert_input_args:
+                policy, dtype = model.dtype_policy, model.input_dtype
+                given = tree.map_structure(lambda x: policy.convert_input(x, model.autocast, dtype), given)
+            return functional._standardize_inputs(given)
+
+        return cls(inputs, calls, outputs, standardized)
+
+    def split(self, is_in_tail: Callable[[Any], bool]) -> "tuple[list[Call], list[Value], list[Call]]":
+        """Divide the calls: those of certain operations and all that depends on them come last.
+
+        Args:
+            is_in_tail: tells it of an operation.
+
+        Returns:
+            The calls of the head, the values that the tail or the outputs take from it, or from the
+            inputs, and the calls of the tail.
+        """
+        head, tail = [], []
+        late: set[Value] = set()
+        for call in self.calls:
+            if is_in_tail(call.operation) or not late.isdisjoint(call.inputs):
+                tail.append(call)
+                late.update(call.outputs)
+            else:
+                head.append(call)
+        wanted = [value for call in tail for value in call.inputs] + _values(self.outputs)
+        border = [value for value in dict.fromkeys(wanted) if value not in late]
+        return head, border, tail
+
+
+def fill_in(structure: Any, known: dict[Value, Any]) -> Any:
+    """Return `structure` with tensors in place of each `Value`."""
+    return _mapped(lambda value: known[value], structure)
+
+
+def _functional(model: Any) -> Any:
+    """Return the functional model that computes `model`, if there is one and nothing else."""
+    if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
+        return model._functional
+    return model if isinstance(model, Functional) and type(model).call is Functional.call else None
+
+
+def _lay_open(functional: Any, inputs: list[Value], calls: list[Call]) -> Any:
+    """Append the calls of a model that is called with `inputs`, and return its outputs."""
+    known = dict(zip(map(id, functional.inputs), inputs, strict=True))
+    for _, nodes in sorted(functional._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            if node.is_input or any(id(tensor) not in known for tensor in node.input_tensors):
+                continue  # as Keras does
+            arguments = tree.map_structure(
+                lambda a: known[id(a)] if isinstance(a, keras.KerasTensor) else a,
+                (tuple(node.arguments.args), dict(node.arguments.kwargs)),
+            )
+            outputs = _outputs_of(node, arguments[0], arguments[1], calls)
+            known.update(zip(map(id, node.outputs), outputs, strict=True))
+    return tree.map_structure(lambda tensor: known[id(tensor)], functional._outputs_struct)
+
+
+def _outputs_of(node: Any, args: tuple, kwargs: dict[str, Any], calls: list[Call]) -> list[Value]:
+    nested = _functional(node.operation)
+    if nested is not None and _is_plain(nested, args, kwargs):
+        values = [
+            _converted(value, node.operation, inner.dtype, calls)
+            for value, inner in zip(_values(args), nested.inputs, strict=True)
+        ]
+        return _values(_lay_open(nested, values, calls))
+    call = Call(node.operation, args, kwargs, tuple(map(_value, node.outputs)))
+    calls.append(call)
+    return list(call.outputs)
+
+
+def _is_plain(nested: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Return whether a call of a nested model is no more than a call of its layers."""
+    if len(args) != 1 or any(v is not None for name, v in kwargs.items() if name != "training"):
+        return False
+    given, taken = _values(args), nested.inputs
+    if len(given) != len(tree.flatten(args)) or len(given) != len(taken):
+        return False
+    if len(given) > 1:
+        try:
+            tree.assert_same_structure(args[0], nested._inputs_struct)
+        except (TypeError, ValueError):
+            return False
+    return all(len(g.shape) == len(t.shape) for g, t in zip(given, taken, strict=True))
+
+
+def _converted(value: Value, model: Any, dtype: str, calls: list[Call]) -> Value:
+    """Return `value` in the dtype that the nested `model` turns it into, as Keras does, in two steps."""
+    through = [dtype]
+    if "float" in value.dtype and model.autocast and model._convert_input_args:  # of `Sequential` alone
+        through = [model.compute_dtype, dtype]
+    for dtype in through:
+        if value.dtype != dtype:
+            cast = Value(value.shape, dtype)
+            calls.append(Call(keras.ops.cast, (value, dtype), {}, (cast,)))
+            value = cast
+    return value
+
+
+def _value(tensor: Any) -> Value:
+    return Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _values(structure: Any) -> list[Value]:
+    return [item for item in tree.flatten(structure) if isinstance(item, Value)]
+
+
+def _mapped(function: Callable[[Value], Any], structure: Any) -> Any:
+    return tree.map_structure(lambda item: function(item) if isinstance(item, Value) else item, structure)

@@ -1,0 +1,322 @@
+"""Entropies, moments, calibration and risk-coverage of predictions: NumPy in, NumPy out.
+
+The functions of `y_true` and `probabilities` take integer labels of shape `(n,)`, and probabilities
+of shape `(n, classes)`, or those of the second of two classes, `(n,)` or `(n, 1)`. All compute in float64.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keras_dnn_extras.arguments import check_positive
+from keras_dnn_extras.plotting import axes
+
+Floats = NDArray[np.float64]
+
+_TOLERANCE = 1e-2  # of a sum of probabilities: 1000 of them in float16 are off by less
+
+
+@dataclass(frozen=True)
+class Entropies:
+    """What `entropy_decomposition` returns, each of shape `(n,)`, in nats.
+
+    Attributes:
+        total: entropy of the mean of the samples.
+        aleatoric: mean of the entropies of the samples, what more data would not change.
+        epistemic: `total - aleatoric`, the mutual information of class and sample, at least 0.
+    """
+
+    total: Floats
+    aleatoric: Floats
+    epistemic: Floats
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What `risk_coverage` returns: the mean error among the most certain predictions.
+
+    Attributes:
+        coverage: the share of predictions that are kept, `1 / n` to 1.
+        risk: the mean error of those.
+        aurc: the area under the curve, the mean of the risks. Lower is better.
+    """
+
+    coverage: Floats
+    risk: Floats
+    aurc: float
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the risk by coverage.
+
+        Args:
+            ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+
+        Returns:
+            The `Axes`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        ax = axes(ax)
+        ax.plot(self.coverage, self.risk, label=f"AURC {self.aurc:.3g}")
+        ax.set_xlabel("coverage: share of predictions kept, the most certain first")
+        ax.set_ylabel("risk: their mean error")
+        ax.set_xlim(0, 1)
+        ax.set_ylim(bottom=0)
+        ax.legend()
+        return ax
+
+
+def entropy_decomposition(probabilities: ArrayLike) -> Entropies:
+    """Divide the uncertainty of sampled class probabilities into what data can reduce, and what it cannot.
+
+    Of few samples the total is too small, as the mean of few fluctuates and entropy is concave, and with it
+    the epistemic part: where samples differ little its expectation is `1 - 1 / samples` of that of many.
+    The aleatoric part has no such bias.
+
+    Args:
+        probabilities: array of shape `(samples, n, classes)`, as `MCPrediction.samples`. There may be more
+            axes between the first and the last one.
+
+    Returns:
+        `Entropies`, of shape `(n,)`.
+
+    Raises:
+        ValueError: the shape is another one, or the last axis does not hold probabilities.
+
+    Example:
+
+    >>> sure = [[1.0, 0.0], [0.0, 1.0]]  # of two samples, which disagree
+    >>> unsure = [[0.5, 0.5], [0.5, 0.5]]
+    >>> entropies = entropy_decomposition(np.stack([sure, unsure], axis=1))
+    >>> entropies.total.round(3).tolist(), entropies.epistemic.round(3).tolist()
+    ([0.693, 0.693], [0.693, 0.0])
+
+    Reference:
+        Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, 2018
+        (https://arxiv.org/abs/1710.07283).
+    """
+    samples = np.asarray(probabilities, "float64")
+    if samples.ndim < 3 or 0 in samples.shape:
+        raise ValueError(
+            "Expected `probabilities` to be of shape `(samples, n, classes)`, none of them 0. "
+            f"Received: shape {samples.shape}"
+        )
+    _check_probabilities(samples)
+    total = predictive_entropy(samples.mean(axis=0))
+    aleatoric = predictive_entropy(samples).mean(axis=0)
+    return Entropies(total, aleatoric, np.maximum(total - aleatoric, 0))
+
+
+def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
+    """Return how far confidence is from accuracy, on average.
+
+    Predictions are put into `bins` of equal width by the probability of their class. The error is the mean
+    over the predictions of the difference between accuracy and mean probability of their bin.
+
+    Args:
+        y_true: int array of shape `(n,)`, labels from 0.
+        probabilities: array of shape `(n, classes)`, or of the second of two classes `(n,)` or `(n, 1)`.
+        bins: int > 0.
+
+    Returns:
+        A float from 0 to 1.
+
+    Raises:
+        ValueError: shapes do not fit, there is no label, labels are out of range, or these are no
+            probabilities.
+        TypeError: labels or `bins` are no integers.
+
+    Example:
+
+    >>> probabilities = [[0.9, 0.1], [0.9, 0.1]]
+    >>> round(expected_calibration_error([0, 1], probabilities), 3)  # sure by 0.9, right in half
+    0.4
+
+    Reference:
+        Guo et al., On Calibration of Modern Neural Networks, 2017 (https://arxiv.org/abs/1706.04599).
+    """
+    count, accuracy, confidence = reliability(y_true, probabilities, bins)
+    return float(np.sum(count * np.abs(accuracy - confidence)) / count.sum())
+
+
+def brier_score(y_true: ArrayLike, probabilities: ArrayLike) -> float:
+    """Return the mean squared distance between probabilities and labels, summed over the classes.
+
+    Args:
+        y_true: int array of shape `(n,)`, labels from 0.
+        probabilities: array of shape `(n, classes)`, or of the second of two classes `(n,)` or `(n, 1)`.
+
+    Returns:
+        A float from 0 to 2.
+
+    Raises:
+        ValueError: shapes do not fit, there is no label, labels are out of range, or these are no
+            probabilities.
+        TypeError: labels are no integers.
+
+    Example:
+
+    >>> round(brier_score([0, 1], [[1.0, 0.0], [0.5, 0.5]]), 3)
+    0.25
+
+    Reference:
+        Brier, Verification of forecasts expressed in terms of probability, 1950.
+    """
+    labels, rows = _checked(y_true, probabilities)
+    return float(np.sum(np.square(rows - np.eye(rows.shape[1])[labels])) / len(rows))
+
+
+def negative_log_likelihood(y_true: ArrayLike, probabilities: ArrayLike) -> float:
+    """Return the mean of minus the logarithm of the probability of the true class.
+
+    Args:
+        y_true: int array of shape `(n,)`, labels from 0.
+        probabilities: array of shape `(n, classes)`, or of the second of two classes `(n,)` or `(n, 1)`.
+
+    Returns:
+        A float from 0, in nats. Infinity if a true class has probability 0.
+
+    Raises:
+        ValueError: shapes do not fit, there is no label, labels are out of range, or these are no
+            probabilities.
+        TypeError: labels are no integers.
+
+    Example:
+
+    >>> round(negative_log_likelihood([0, 1], [[1.0, 0.0], [0.5, 0.5]]), 3)
+    0.347
+
+    Reference:
+        Gneiting & Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation, 2007.
+    """
+    labels, rows = _checked(y_true, probabilities)
+    with np.errstate(divide="ignore"):
+        return float(-np.mean(np.log(rows[np.arange(len(rows)), labels]))) + 0.0
+
+
+def risk_coverage(errors: ArrayLike, uncertainty: ArrayLike) -> RiskCoverage:
+    """Return the mean error of the most certain predictions, by how many of them are kept.
+
+    Predictions of equal uncertainty are taken in any order: each stands for their mean error.
+
+    Args:
+        errors: array of shape `(n,)`: 0 or 1, or any loss of each prediction.
+        uncertainty: array of shape `(n,)`: higher is less certain.
+
+    Returns:
+        A `RiskCoverage`, whose `plot()` draws it.
+
+    Raises:
+        ValueError: the shapes differ or are none of `(n,)`, n is 0, or a value is NaN.
+
+    Example:
+
+    >>> curve = risk_coverage(errors=[0, 0, 1, 0], uncertainty=[0.1, 0.2, 0.9, 0.3])
+    >>> curve.risk.tolist(), curve.aurc
+    ([0.0, 0.0, 0.0, 0.25], 0.0625)
+
+    Reference:
+        Geifman & El-Yaniv, Selective Classification for Deep Neural Networks, 2017
+        (https://arxiv.org/abs/1705.08500).
+    """
+    losses, scores = np.asarray(errors, "float64"), np.asarray(uncertainty, "float64")
+    if losses.ndim != 1 or losses.shape != scores.shape or not len(losses):
+        raise ValueError(
+            "Expected `errors` and `uncertainty` to be of one shape `(n,)`, n above 0. "
+            f"Received: shapes {losses.shape} and {scores.shape}"
+        )
+    for name, values in (("errors", losses), ("uncertainty", scores)):
+        if np.isnan(values).any():
+            raise ValueError(f"Expected `{name}` to have no NaN. Received: {name}={values}")
+    _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
+    means = np.bincount(group, losses) / size
+    number = np.arange(1, len(losses) + 1)
+    risk = np.cumsum(np.repeat(means, size)) / number
+    return RiskCoverage(number / len(losses), risk, float(risk.mean()))
+
+
+def predictive_entropy(probabilities: Floats) -> Floats:
+    """Return the entropy of the last axis, in nats."""
+    logarithms = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
+    return -np.sum(probabilities * logarithms, axis=-1) + 0.0
+
+
+def reliability(y_true: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Floats]:
+    """Return, of each bin of confidence, its predictions, their accuracy and mean confidence."""
+    check_positive("bins", bins, Integral)
+    labels, rows = _checked(y_true, probabilities)
+    confidence, right = rows.max(axis=1), rows.argmax(axis=1) == labels
+    own = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(own, minlength=bins).astype("float64")
+    some = np.maximum(count, 1)
+    return count, np.bincount(own, right, bins) / some, np.bincount(own, confidence, bins) / some
+
+
+class Moments:
+    """Mean and variance of samples that come in chunks, stable where they differ little from a large mean.
+
+    Reference:
+        Chan et al., Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, count: int, mean: Floats, squares: Floats) -> None:
+        """Add `count` samples by their mean and the sum of their squared deviations from it."""
+        change = mean - self.mean
+        total = self.count + count
+        self.mean = self.mean + change * (count / total)
+        self._squares = self._squares + squares + np.square(change) * (self.count * count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Floats:
+        """The mean squared deviation."""
+        return np.maximum(self._squares / self.count, 0)
+
+    @property
+    def standard_error(self) -> Floats:
+        """Of the mean."""
+        return np.sqrt(self.variance / self.count)
+
+
+def _checked(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
+    """Return labels of shape `(n,)` and probabilities of shape `(n, classes)`."""
+    labels, rows = np.asarray(y_true), np.asarray(probabilities, "float64")
+    if labels.dtype.kind not in "iub":
+        raise TypeError(f"Expected `y_true` to be integer labels. Received: dtype {labels.dtype}")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    if rows.ndim == 1:
+        rows = np.stack([1 - rows, rows], axis=1)
+    if labels.ndim != 1 or rows.ndim != 2 or len(labels) != len(rows) or not len(labels):
+        raise ValueError(
+            "Expected `y_true` to be of shape `(n,)` and `probabilities` of shape `(n, classes)`, n above "
+            f"0. Received: shapes {np.shape(y_true)} and {np.shape(probabilities)}"
+        )
+    _check_probabilities(rows)
+    if labels.min() < 0 or labels.max() >= rows.shape[1]:
+        raise ValueError(
+            f"Expected `y_true` to be from 0 to {rows.shape[1] - 1}, as `probabilities` has "
+            f"{rows.shape[1]} classes. Received: labels from {labels.min()} to {labels.max()}"
+        )
+    return labels.astype("int64"), rows
+
+
+def _check_probabilities(rows: Floats) -> None:
+    sums = rows.sum(axis=-1)
+    if not (rows.min() >= 0 and np.abs(sums - 1).max() <= _TOLERANCE):  # also where they are NaN
+        raise ValueError(
+            "Expected `probabilities` to be at least 0, with a sum of 1 over the last axis. Logits need a "
+            f"softmax first. Received: values from {rows.min()} to {rows.max()}, sums from {sums.min()} to "
+            f"{sums.max()}"
+        )
