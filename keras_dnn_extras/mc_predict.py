@@ -12,11 +12,13 @@ import keras
 import ml_dtypes
 import numpy as np
 from keras import ops, tree
+from keras.src.models.functional import Functional
 
 from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose
 from keras_dnn_extras.batches import batches, with_first
 from keras_dnn_extras.compiled import compiled
 from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropout_layers
+from keras_dnn_extras.model_state import build
 from keras_dnn_extras.surgery import Call, Graph, Value, fill_in
 from keras_dnn_extras.uncertainty import Moments, predictive_entropy
 
@@ -220,12 +222,10 @@ def _sampled_until(tolerance: float, most: int, parts: list["_Part"], bar: Any) 
 
 def _sampler(model: keras.Model, batch: Any) -> "_Sampler":
     """Return the sampler of `model`: that of the last time, if the model is still the same."""
-    row = tree.map_structure(lambda array: array[:1], batch)
-    if not all(layer.built for layer in model._flatten_layers()):
-        model(tree.map_structure(ops.convert_to_tensor, row), training=False)
+    build(model, batch)
     known = vars(model).get(_KEPT)
     if known is None or known.signature != _signature(model):
-        known = vars(model)[_KEPT] = _Sampler(model, row)  # past Keras, which would track it
+        known = vars(model)[_KEPT] = _Sampler(model, batch)  # past Keras, which would track it
     return known
 
 
@@ -250,7 +250,7 @@ class _Sampler:
         rows: how many inputs times samples should go through the tail at once.
     """
 
-    def __init__(self, model: keras.Model, row: Any):
+    def __init__(self, model: keras.Model, batch: Any):
         layers = dropout_layers(model)
         if not layers:
             raise ValueError(
@@ -260,18 +260,18 @@ class _Sampler:
         _refuse_fixed_batches(model)
         self.signature = _signature(model)
         self._noise = DropoutNoise(layers)
+        row = tree.map_structure(lambda array: array[:1], batch)
         graph = Graph.of(model)
         if graph is None:
             head, self._tail = tree.flatten, _whole(model, row)
-            self._by_row = [True] * len(tree.flatten(row))
         else:
             ids = set(map(id, layers))
-            first, border, last = graph.split(lambda operation: _has(operation, ids))
-            head, self._tail = _first(graph, first, border), _last(graph, border, last)
-            self._by_row = [value.has_batch for value in border]
+            first, values, last = graph.split(lambda operation: _has(operation, ids))
+            head, self._tail = _first(graph, first, values), _last(graph, values, last)
         self.head = compiled(head, model)
         self.requests: list[Request] = []
         border = self.head(row)
+        self._by_row = [True] * len(border) if graph is None else [value.has_batch for value in values]
         with self._noise.recorded(self.requests):
             found = compiled(self._tail, model)(border)
         if not self.requests:
@@ -521,9 +521,9 @@ def _refuse_fixed_batches(model: keras.Model) -> None:
                 "Samples of a stateful recurrent layer would change its states. Rebuild the model with "
                 f"`stateful=False`. Received: layer={layer}"
             )
-        if isinstance(layer, keras.layers.InputLayer) and layer.batch_shape[0] is not None:
+        if isinstance(layer, Functional) and any(tensor.shape[0] is not None for tensor in layer.inputs):
             raise ValueError(
                 "Samples go through the model together, in larger batches than that of the model, which is "
                 "fixed. Rebuild it with `Input(shape)` without a batch size. "
-                f"Received: layer={layer}, batch_size={layer.batch_shape[0]}"
+                f"Received: model={layer}, inputs={layer.inputs}"
             )

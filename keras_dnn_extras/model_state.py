@@ -39,15 +39,29 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
 
     Without it the first weights would be made and changed in one and the same step of `fit`.
     """
-    if all(layer.built for layer in model._flatten_layers()):
+    if _is_built(model):
         return x
     with _random_states_kept():  # a data loader may draw its order
         batch, x = _first_batch(x, batch_size)
     if batch is not None:
-        batch = keras.tree.map_structure(_symbolic, batch)
-        with strategy_scope(model):  # as `fit` does it on JAX and torch: nothing is computed
-            backend.compute_output_spec(model, batch, training=False)
+        build(model, batch)
     return x
+
+
+def build(model: keras.Model, batch: Any) -> None:
+    """Build `model`, where that is left to do, for inputs like `batch`, however many: nothing is computed."""
+    if _is_built(model):
+        return
+    with strategy_scope(model):
+        if isinstance(model, keras.Sequential) and hasattr(batch, "shape"):
+            model.build((None, *batch.shape[1:]))
+        if not _is_built(model):  # as `fit` does it on JAX and torch
+            batch = keras.tree.map_structure(_symbolic, batch)
+            backend.compute_output_spec(model, batch, training=False)
+
+
+def _is_built(model: keras.Model) -> bool:
+    return all(layer.built for layer in model._flatten_layers())
 
 
 def _symbolic(array: Any) -> Any:

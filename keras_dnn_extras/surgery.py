@@ -75,7 +75,7 @@ class Graph:
         if functional is None:
             return None
         calls: list[Call] = []
-        inputs = [_value(tensor) for tensor in functional.inputs]
+        inputs = [_value(tensor, tensor.shape[0]) for tensor in functional.inputs]
         outputs = _lay_open(functional, inputs, calls)
 
         def standardized(given: Any) -> list:
@@ -132,12 +132,14 @@ def _lay_open(functional: Any, inputs: list[Value], calls: list[Call]) -> Any:
                 lambda a: known[id(a)] if isinstance(a, keras.KerasTensor) else a,
                 (tuple(node.arguments.args), dict(node.arguments.kwargs)),
             )
-            outputs = _outputs_of(node, arguments[0], arguments[1], calls)
+            outputs = _outputs_of(node, arguments[0], arguments[1], functional.inputs[0].shape[0], calls)
             known.update(zip(map(id, node.outputs), outputs, strict=True))
     return tree.map_structure(lambda tensor: known[id(tensor)], functional._outputs_struct)
 
 
-def _outputs_of(node: Any, args: tuple, kwargs: dict[str, Any], calls: list[Call]) -> list[Value]:
+def _outputs_of(
+    node: Any, args: tuple, kwargs: dict[str, Any], rows: int | None, calls: list[Call]
+) -> list[Value]:
     nested = _functional(node.operation)
     if nested is not None and _is_plain(nested, args, kwargs):
         values = [
@@ -145,7 +147,7 @@ def _outputs_of(node: Any, args: tuple, kwargs: dict[str, Any], calls: list[Call
             for value, inner in zip(_values(args), nested.inputs, strict=True)
         ]
         return _values(_lay_open(nested, values, calls))
-    call = Call(node.operation, args, kwargs, tuple(map(_value, node.outputs)))
+    call = Call(node.operation, args, kwargs, tuple(_value(tensor, rows) for tensor in node.outputs))
     calls.append(call)
     return list(call.outputs)
 
@@ -178,8 +180,12 @@ def _converted(value: Value, model: Any, dtype: str, calls: list[Call]) -> Value
     return value
 
 
-def _value(tensor: Any) -> Value:
-    return Value(tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+def _value(tensor: Any, rows: int | None) -> Value:
+    """Return the value for `tensor` of a model for `rows` inputs, as `predict` makes a `Sequential` model."""
+    shape = tuple(tensor.shape)
+    if rows is not None and shape[:1] == (rows,):
+        shape = (None, *shape[1:])
+    return Value(shape, keras.backend.standardize_dtype(tensor.dtype))
 
 
 def _values(structure: Any) -> list[Value]:
