@@ -181,7 +181,7 @@ def _converted(value: Value, model: Any, dtype: str, calls: list[Call]) -> Value
 
 
 def _value(tensor: Any, rows: int | None) -> Value:
-    """Return the value for `tensor` of a model for `rows` inputs, as `predict` makes a `Sequential` model."""
+    """Return the value for `tensor` of a model for `rows` inputs: `predict` makes such a `Sequential`."""
     shape = tuple(tensor.shape)
     if rows is not None and shape[:1] == (rows,):
         shape = (None, *shape[1:])

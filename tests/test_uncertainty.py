@@ -34,11 +34,12 @@ def test_entropies_are_those_of_the_definition():
 def test_samples_that_agree_have_no_epistemic_entropy_and_none_is_below_zero():
     one = random_probabilities(1, 500, 7)
     found = kdx.entropy_decomposition(np.repeat(one, 3, axis=0))
-    assert found.epistemic.min() == 0 and found.epistemic.max() < ROUNDING
+    assert found.epistemic.min() == 0
+    assert found.epistemic.max() < ROUNDING
 
 
 def test_few_samples_have_a_mutual_information_that_is_too_small_by_their_number():
-    # For small differences it is half the sum of variance / mean, which the plug-in has (1 - 1 / samples) of.
+    # For small differences it is half the sum of variance / mean, of which few samples have (1 - 1 / S).
     samples, rows, width = 4, 200_000, 0.01
     noise = np.random.default_rng(0).choice([-width, width], (samples, rows))
     found = kdx.entropy_decomposition(np.stack([0.5 + noise, 0.5 - noise], axis=-1)).epistemic
