@@ -49,7 +49,7 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
 
 
 def build(model: keras.Model, batch: Any) -> None:
-    """Build `model`, where that is left to do, for any number of inputs like `batch`, and compute nothing."""
+    """Build `model` for any number of inputs like `batch`, where that is left to do: computes nothing."""
     if _is_built(model):
         return
     with strategy_scope(model):
