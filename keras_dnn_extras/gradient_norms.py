@@ -29,7 +29,8 @@ _REMEDIES = {
     "the layers, or connections that skip layers.",
     "exploding": "Try gradient clipping (`clipnorm=1.0` in the optimizer), a lower learning rate, another "
     'initialization (`"he_normal"` with `"elu"` or `"relu"`, `"lecun_normal"` with `"selu"`), '
-    "BatchNormalization between the layers, or inputs and targets that are scaled to about 1.",
+    "BatchNormalization between the layers, or inputs and targets that are scaled to about 1. In the last "
+    "update of an epoch it may be BatchNormalization over the few rows that are left: use whole batches.",
     "non-finite": "Look for NaN or infinity in the data of that update, and for a logarithm, a root or a "
     "quotient of 0 in the loss. Else try a lower learning rate or gradient clipping (`clipnorm=1.0` in the "
     "optimizer), and `LossScaleOptimizer` with float16.",

@@ -39,7 +39,7 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
 
     Without it the first weights would be made and changed in one and the same step of `fit`.
     """
-    if _is_built(model):
+    if is_built(model):
         return x
     with _random_states_kept():  # a data loader may draw its order
         batch, x = _first_batch(x, batch_size)
@@ -50,17 +50,18 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
 
 def build(model: keras.Model, batch: Any) -> None:
     """Build `model` for any number of inputs like `batch`, where that is left to do: computes nothing."""
-    if _is_built(model):
+    if is_built(model):
         return
     with strategy_scope(model):
         if isinstance(model, keras.Sequential) and hasattr(batch, "shape"):
             model.build((None, *batch.shape[1:]))
-        if not _is_built(model):  # as `fit` does it on JAX and torch
+        if not is_built(model):  # as `fit` does it on JAX and torch
             batch = keras.tree.map_structure(_symbolic, batch)
             backend.compute_output_spec(model, batch, training=False)
 
 
-def _is_built(model: keras.Model) -> bool:
+def is_built(model: keras.Model) -> bool:
+    """Return whether `model` and all of its layers have their weights."""
     return all(layer.built for layer in model._flatten_layers())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras.model_state import is_built
 from keras_dnn_extras.optimizers import seen_batches, unscaled
 from keras_dnn_extras.step_state import StepState
 
@@ -48,6 +49,12 @@ class StepCallback(keras.callbacks.Callback):
                     f"Received: callbacks={[self, *others]}"
                 )
         self.set_up(others)
+        if is_built(self.model) and not self.model.trainable_variables:
+            raise ValueError(
+                f"The model has no trainable weights, so `{type(self).__name__}` would see no update. "
+                "Set `trainable = True` for some layers, and compile the model again. "
+                f"Received: model={self.model}"
+            )
         # Loggers that stand before this one in the user's list have to see what it logs. Moving the
         # element that a loop is at to the front leaves the rest of the loop as it is.
         if fit:

@@ -337,3 +337,16 @@ def test_a_momentum_that_is_used_as_a_python_number_is_refused_with_the_way_out(
         fit(truth.linear_model(Own(use)), [cycle()])
     told = str(caught.value) + "".join(getattr(caught.value, "__notes__", []))
     assert "cycle_momentum=False" in told
+
+
+@pytest.mark.parametrize("callback", [cycle, kdx.GradientNormMonitor])
+def test_a_frozen_model_is_refused_at_the_start(callback):
+    model = truth.linear_model(SGD(0.1))
+    model.trainable = False
+    model.compile(SGD(0.1), "mse")
+    with pytest.raises(ValueError, match="no trainable weights"):
+        fit(model, [callback()])
+    model.trainable = True
+    model.compile(SGD(0.1), "mse")
+    fit(model, [callback()])
+    assert int(model.optimizer.iterations) == BATCHES * EPOCHS
