@@ -388,7 +388,7 @@ def test_the_training_is_that_without_it(clipping, accumulation, mode):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(26, 6)), 5 * rng.normal(size=(26, 3))
     arguments = CLIPPINGS[clipping] | {"gradient_accumulation_steps": accumulation}
-    models = [mixed_model(keras.optimizers.AdamW(0.01, **arguments), **MODES[mode]) for _ in range(2)]
+    models = [mixed_model(keras.optimizers.AdamW(0.01, **arguments), **ALL_MODES[mode]) for _ in range(2)]
     fit(models[0], x, y, batch_size=4)
     fit(models[1], x, y, kdx.GradientNormMonitor(update_ratios=True), batch_size=4)
     # XLA fuses another program, and may add in another order: 14 steps of Adam, where the difference of
