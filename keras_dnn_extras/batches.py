@@ -31,6 +31,18 @@ def batches(x: Any, batch_size: int) -> Iterator[Any]:
     raise TypeError(f"Expected `x` to be arrays or a dataset. Received: x={x!r}")
 
 
+def number_of_batches(x: Any, batch_size: int) -> int | None:
+    """Return how many batches `batches` yields, or None if nobody knows."""
+    if isinstance(x, keras.utils.PyDataset):
+        return x.num_batches
+    if isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
+        return -(-len(tree.flatten(x)[0]) // batch_size)
+    try:
+        return len(x)
+    except TypeError:  # a generator, or a dataset of unknown length
+        return None
+
+
 def with_first(found: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
     """Return the first batch, or None, and an iterator that still begins with it."""
     first = next(found, None)

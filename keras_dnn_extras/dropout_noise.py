@@ -1,10 +1,11 @@
 """Dropout with noise that is given: which layers drop, in what shapes, and the masks of each sample.
 
-A mask is a function of (seed, layer, call of the layer, sample, and row where rows differ) alone. It is
+A mask is a function of (seed, call of a layer, sample, and row where rows differ) alone. It is
 drawn by NumPy, so that it does not depend on the backend, the batch, or how many samples run at once.
 """
 
 import contextlib
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -29,13 +30,12 @@ class Request:
     """The noise that one call of a layer takes.
 
     Attributes:
-        layer, call: indices that tell it from all others.
+        call: the place among all calls of such layers, in the order in which they are computed.
         shape: of a row's noise.
         rate: the share that is dropped.
         gaussian: whether the noise is normal, or says what is kept.
     """
 
-    layer: int
     call: int
     shape: tuple[int, ...]
     rate: float
@@ -55,9 +55,7 @@ def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
     found: list[keras.layers.Layer] = []
     within: set[int] = set()  # layers of loops over time
     for layer in model._flatten_layers(include_self=False):
-        if not type(layer).call.__module__.startswith(_OWN) and (
-            isinstance(layer, _DROPOUT) or getattr(layer, "_seed_generators", None)
-        ):
+        if not type(layer).call.__module__.startswith(_OWN) and _draws(layer):
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers of its "
                 "own, which cannot be told apart by sample and input. Let a layer within it, such as "
@@ -91,6 +89,12 @@ def _drops(layer: Any) -> bool:
         return layer.dropout > 0
     layer = _of_each_step(layer) or layer
     return isinstance(layer, _DROPOUT) and layer.rate > 0
+
+
+def _draws(layer: Any) -> bool:
+    if isinstance(layer, DropoutRNNCell):  # which has a generator in any case, for masks that we replace
+        return False
+    return isinstance(layer, _DROPOUT) or bool(getattr(layer, "_seed_generators", None))
 
 
 def _cells(layer: keras.layers.RNN) -> list[Any]:
@@ -128,27 +132,26 @@ class DropoutNoise:
 
     @contextlib.contextmanager
     def _in_place(self, take: Callable[[Request], Any]) -> Iterator[None]:
-        counts: dict[int, int] = {}
+        places = itertools.count()
 
-        def taken(index: int, shape: tuple, rate: float, gaussian: bool = False) -> Any:
-            counts[index] = counts.get(index, -1) + 1
+        def taken(layer: Any, shape: tuple, rate: float, gaussian: bool = False) -> Any:
             if None in shape:
                 raise ValueError(
                     "Masks of an unknown shape cannot be drawn. Give the inputs of the model a shape "
-                    f"without None. Received: layer={self._layers[index]}, shape={shape}"
+                    f"without None. Received: layer={layer}, shape={shape}"
                 )
-            return take(Request(index, counts[index], tuple(map(int, shape)), rate, gaussian))
+            return take(Request(next(places), tuple(map(int, shape)), rate, gaussian))
 
         with contextlib.ExitStack() as stack:
-            for index, layer in enumerate(self._layers):
-                stack.enter_context(self._replaced(layer, index, taken))
+            for layer in self._layers:
+                stack.enter_context(self._replaced(layer, taken))
             self._thread.active = True
             try:
                 yield
             finally:
                 self._thread.active = False
 
-    def _replaced(self, layer: Any, index: int, taken: Callable) -> Any:
+    def _replaced(self, layer: Any, taken: Callable) -> Any:
         """Replace what `layer` calls for its randomness, in this thread: others may predict meanwhile."""
         outer, name = layer, "call"
         wrap: Callable
@@ -160,7 +163,7 @@ class DropoutNoise:
             wrap = _dropout
             layer = _of_each_step(layer) or layer
         original = getattr(outer, name)
-        own = wrap(layer, original, lambda *request: taken(index, *request))
+        own = wrap(layer, original, lambda *request: taken(outer, *request))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             there = getattr(self._thread, "active", False)
@@ -284,7 +287,7 @@ class Streams:
         return np.stack(drawn).reshape(samples, rows, *request.shape)
 
     def _generator(self, request: Request, *sample: int) -> np.random.Generator:
-        key = (request.layer, request.call, *sample)
+        key = (request.call, *sample)
         if key not in self._generators:
             entropy = np.random.SeedSequence(self._seed, spawn_key=key)
             self._generators[key] = np.random.Generator(np.random.SFC64(entropy))

@@ -15,7 +15,7 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose
-from keras_dnn_extras.batches import batches, with_first
+from keras_dnn_extras.batches import batches, number_of_batches, with_first
 from keras_dnn_extras.compiled import compiled
 from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropout_layers
 from keras_dnn_extras.model_state import build
@@ -119,7 +119,7 @@ def mc_predict(
     rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes.
 
     What lies before the first dropout is computed once for each batch of inputs, and only the rest is
-    sampled. Masks depend on `seed`, the number of the sample, the layer, and with `masks="independent"` the
+    sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with `masks="independent"` the
     row alone, not on the layers' own seeds, the backend, or `batch_size`.
 
     Args:
@@ -189,7 +189,7 @@ def mc_predict(
     )
     rows = min(int(batch_size), len(tree.flatten(first)[0]))
     parts = (_Part(sampler, noise, batch, rows, keep_samples) for batch in found)
-    bar = keras.utils.Progbar(None, verbose=verbose, unit_name="batch")
+    bar = keras.utils.Progbar(number_of_batches(x, int(batch_size)), verbose=verbose, unit_name="batch")
     done = []
     if tolerance is None:
         for part in parts:

@@ -1,0 +1,724 @@
+"""mc_predict: what is drawn, what is made of it, and that nothing else changes."""
+
+import copy
+import gc
+import json
+import subprocess
+import sys
+import threading
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import stochastic
+from stochastic import KINDS
+
+import keras_dnn_extras as kdx
+
+L = keras.layers
+BACKEND = keras.backend.backend()
+EPS = float(np.finfo("float32").eps)
+SAMPLES = 3000
+MASKS = ["shared", "independent"]
+
+
+def classifier(rate=0.3):
+    """Return a small classifier with dropout on the inputs and twice within, and BatchNormalization."""
+    keras.utils.set_random_seed(0)
+    hidden = [L.Dense(9, "relu"), L.BatchNormalization(), L.Dropout(rate), L.Dense(8, "tanh")]
+    model = keras.Sequential(
+        [keras.Input((5,)), L.Dropout(rate), *hidden, L.Dropout(rate), L.Dense(3, "softmax")]
+    )
+    statistics = model.layers[2]
+    statistics.moving_mean.assign(np.linspace(-1, 1, 9))
+    statistics.moving_variance.assign(np.linspace(0.5, 2, 9))
+    return model
+
+
+def data(rows=50, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, 5)).astype("float32")
+
+
+def state_of(model):
+    variables = [*model.variables, *(s.state for layer in model._flatten_layers() for s in seeds_of(layer))]
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def seeds_of(layer):
+    return getattr(layer, "_seed_generators", [])
+
+
+def assert_same(first, second, rounding=50):
+    """Check two predictions up to roundings, which the order of sums in a product of matrices makes."""
+    for name in ("mean", "variance", "expected_entropy", "variation_ratio"):
+        for a, b in zip(*(keras.tree.flatten(getattr(p, name)) for p in (first, second)), strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                np.testing.assert_allclose(a, b, rtol=rounding * EPS, atol=rounding * EPS)
+    assert first.num_samples == second.num_samples
+
+
+# -- what is drawn ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_have_the_distribution_of_keras_in_training(kind, masks):
+    keras.utils.set_random_seed(1)
+    model = KINDS[kind]()
+    x = stochastic.inputs_of(model)
+    prediction = kdx.mc_predict(model, x, SAMPLES, seed=2, masks=masks, keep_samples=True)
+    expected = stochastic.drawn_by_keras(model, x, SAMPLES)
+    stochastic.assert_same_distribution(prediction.samples[:, 0].astype("float64"), expected)
+
+
+LINEAR = {
+    "Dropout": lambda rate: L.Dropout(rate),
+    "MCDropout": lambda rate: kdx.MCDropout(rate),
+    "GaussianDropout": lambda rate: L.GaussianDropout(rate),
+    "MCGaussianDropout": lambda rate: kdx.MCGaussianDropout(rate),
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", LINEAR)
+def test_a_linear_network_has_the_mean_and_variance_of_the_closed_form(kind, rate, masks):
+    # y = sum of weight * x * noise, and noise has mean 1 and variance rate / (1 - rate)
+    model = keras.Sequential([keras.Input((40,)), LINEAR[kind](rate), L.Dense(1, use_bias=False)])
+    rng = np.random.default_rng(0)
+    weights, x = rng.normal(size=(40, 1)), rng.normal(size=(3, 40))
+    model.set_weights([weights])
+    prediction = kdx.mc_predict(model, x, 4000, seed=1, masks=masks)
+    variance = rate / (1 - rate) * np.square(x) @ np.square(weights)
+    assert np.all(np.abs(prediction.mean - x @ weights) < 6 * np.sqrt(variance / 4000))
+    # The variance of an estimated variance is (kurtosis - 1) / n of its square. The noise of one unit has
+    # the kurtosis 1 / (rate * (1 - rate)) - 3, or 3; that of the sum is 3 and what exceeds 3, weighed.
+    excess = 0 if "Gaussian" in kind else 1 / (rate * (1 - rate)) - 6
+    share = np.power(x, 4) @ np.power(weights, 4) / np.square(np.square(x) @ np.square(weights))
+    deviation = np.sqrt((2 + excess * share) / 4000)
+    assert np.all(np.abs(prediction.variance / variance - 1) < 6 * deviation)
+
+
+def test_alpha_dropout_in_a_linear_network_has_the_moments_of_the_closed_form():
+    # A unit x becomes a * x + b or a * s + b, with a, b such that mean 0 and variance 1 are kept.
+    rate, least = 0.3, -1.0507009873554805 * 1.6732632423543772
+    model = keras.Sequential([keras.Input((30,)), L.AlphaDropout(rate), L.Dense(1, use_bias=False)])
+    rng = np.random.default_rng(0)
+    weights, x = rng.normal(size=(30, 1)), rng.normal(size=(1, 30))
+    model.set_weights([weights])
+    prediction = kdx.mc_predict(model, x, 4000, seed=1)
+    a = ((1 - rate) * (1 + rate * least**2)) ** -0.5
+    mean = (a * ((1 - rate) * x + rate * least) - a * rate * least) @ weights
+    variance = rate * (1 - rate) * a**2 * np.square(x - least) @ np.square(weights)
+    assert np.all(np.abs(prediction.mean - mean) < 6 * np.sqrt(variance / 4000))
+    assert np.all(np.abs(prediction.variance / variance - 1) < 6 * np.sqrt(2 / 4000))
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_rows_have_the_masks_that_were_asked_for(masks):
+    model = classifier()
+    x = np.repeat(data(1), 4, axis=0)
+    samples = kdx.mc_predict(model, x, 500, seed=1, masks=masks, keep_samples=True).samples[..., 0]
+    if masks == "shared":  # equal rows: the very same network
+        np.testing.assert_allclose(samples, np.repeat(samples[:, :1], 4, axis=1), atol=10 * EPS)
+    else:
+        correlations = np.corrcoef(samples.T)[np.triu_indices(4, 1)]
+        assert np.all(np.abs(correlations) < 6 / np.sqrt(500))
+
+
+def identity(*layers, units=2000):
+    return keras.Sequential([keras.Input((units,)), *layers])
+
+
+def masks_of(model, samples=2, **arguments):
+    units = model.inputs[0].shape[1]
+    found = kdx.mc_predict(model, np.ones((1, units)), samples, seed=3, keep_samples=True, **arguments)
+    return keras.tree.map_structure(lambda kept: kept[:, 0] > 0, found.samples)
+
+
+def test_samples_are_independent():
+    kept = masks_of(identity(L.Dropout(0.5)), samples=20)
+    correlations = np.corrcoef(kept)[np.triu_indices(20, 1)]
+    assert np.all(np.abs(correlations) < 6 / np.sqrt(2000))
+
+
+def test_layers_of_equal_seed_and_calls_of_one_layer_are_independent():
+    inputs, shared = keras.Input((2000,)), L.Dropout(0.5, seed=1)
+    outputs = [shared(inputs), L.Dropout(0.5, seed=1)(inputs), shared(inputs)]
+    kept = np.stack([mask[0] for mask in masks_of(keras.Model(inputs, outputs))])
+    correlations = np.corrcoef(kept)[np.triu_indices(3, 1)]
+    assert np.all(np.abs(correlations) < 6 / np.sqrt(2000))
+
+
+def test_units_are_kept_or_rescaled_exactly():
+    x = data(3)
+    model = identity(L.Dropout(0.25), units=5)
+    samples = kdx.mc_predict(model, x, 200, seed=1, keep_samples=True).samples
+    kept = samples != 0
+    np.testing.assert_allclose(samples, np.where(kept, x / 0.75, 0), rtol=2 * EPS)
+
+
+# -- on what the masks depend ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 50])
+def test_results_do_not_depend_on_the_batch_size(batch_size, masks):
+    model, x = classifier(), data()
+    whole = kdx.mc_predict(model, x, 100, seed=1, masks=masks, batch_size=200)
+    assert_same(kdx.mc_predict(model, x, 100, seed=1, masks=masks, batch_size=batch_size), whole)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "MultiHeadAttention", "SpatialDropout2D", "AlphaDropout"])
+@pytest.mark.parametrize("masks", MASKS)
+def test_results_of_no_layer_depend_on_the_batch_size(kind, masks):
+    model = KINDS[kind]()
+    x = stochastic.inputs_of(model, rows=5)
+    whole = kdx.mc_predict(model, x, 30, seed=1, masks=masks)
+    assert_same(kdx.mc_predict(model, x, 30, seed=1, masks=masks, batch_size=2), whole)
+
+
+def test_with_shared_masks_the_order_of_the_rows_does_not_matter():
+    model, x = classifier(), data()
+    order = np.random.default_rng(1).permutation(len(x))
+    first, second = (kdx.mc_predict(model, rows, seed=1, batch_size=8) for rows in (x, x[order]))
+    np.testing.assert_allclose(second.mean, first.mean[order], rtol=50 * EPS)
+    np.testing.assert_allclose(second.variance, first.variance[order], rtol=50 * EPS, atol=50 * EPS)
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not():
+    model, x = classifier(), data()
+    first, second, other = (kdx.mc_predict(model, x, seed=seed).mean for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert np.all(first != other)
+    keras.utils.set_random_seed(1)
+    drawn = [kdx.mc_predict(model, x).mean for _ in range(2)]
+    keras.utils.set_random_seed(1)
+    np.testing.assert_array_equal(kdx.mc_predict(model, x).mean, drawn[0])
+    assert np.all(drawn[0] != drawn[1])
+
+
+def test_more_samples_begin_with_the_same_ones():
+    model, x = classifier(), data(3)
+    few, many = (kdx.mc_predict(model, x, n, seed=1, keep_samples=True).samples for n in (30, 70))
+    np.testing.assert_allclose(many[:30], few, atol=10 * EPS)
+
+
+def test_masks_are_the_same_on_all_backends():
+    # The generator is NumPy's: these are drawn by its documented algorithm, from the documented key.
+    kept = masks_of(identity(L.Dropout(0.5), units=7), samples=2)
+    generator = np.random.SFC64(np.random.SeedSequence(3, spawn_key=(0,)))
+    words = np.stack([generator.random_raw(4) for _ in range(2)])
+    numbers = np.stack([words & 0xFFFFFFFF, words >> np.uint64(32)], axis=-1).reshape(2, 8)[:, :7]
+    np.testing.assert_array_equal(kept, numbers >= 2**31)
+
+
+# -- models ----------------------------------------------------------------------------------------------
+
+
+class Subclassed(keras.Model):
+    def __init__(self, layers):
+        super().__init__()
+        self.parts = layers
+
+    def call(self, x, training=False):
+        for layer in self.parts:
+            x = layer(x, training=training) if isinstance(layer, L.Dropout) else layer(x)
+        return x
+
+
+def nested_in(model):
+    inner = keras.Sequential(model.layers[2:5], name="inner")
+    outer = keras.Input((5,))
+    return keras.Model(
+        outer, keras.Sequential(model.layers[5:])(inner(model.layers[1](model.layers[0](outer))))
+    )
+
+
+def recipe_of(model):
+    x = inputs = keras.Input((5,))
+    for layer in model.layers:
+        x = layer(x, training=True) if isinstance(layer, L.Dropout) else layer(x)
+    return keras.Model(inputs, x)
+
+
+FORMS = {
+    "nested": nested_in,
+    "subclassed": lambda model: Subclassed(model.layers),
+    "training=True": recipe_of,
+    "MC layers": lambda model: kdx.to_mc_dropout(model),
+    "within a model": lambda model: keras.Sequential([keras.Input((5,)), model]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_form_of_a_model_makes_no_difference(form):
+    model, x = classifier(), data(9)
+    assert_same(kdx.mc_predict(FORMS[form](model), x, seed=1), kdx.mc_predict(model, x, seed=1))
+
+
+@pytest.mark.parametrize("subclassed", [False, True])
+def test_structures_of_inputs_and_outputs_are_kept(subclassed):
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
+    dropped = L.Dropout(0.5)(L.Concatenate()([inputs["a"], inputs["b"]]))
+    outputs = {"sum": L.Dense(1)(dropped), "pair": (inputs["b"], L.Dense(4, "softmax")(dropped))}
+    model = keras.Model(inputs, outputs)
+    if subclassed:
+        inner = model
+
+        class Around(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = inner
+
+            def call(self, x):
+                return self.inner(x)
+
+        model = Around()
+    x = {"b": data(4)[:, :2], "a": data(4)[:, :3]}
+    prediction = kdx.mc_predict(model, x, 40, seed=1, batch_size=3, keep_samples=True)
+    keras.tree.assert_same_structure(prediction.mean, outputs)
+    assert prediction.mean["sum"].shape == (4, 1)
+    assert prediction.samples["pair"][1].shape == (40, 4, 4)
+    np.testing.assert_array_equal(prediction.mean["pair"][0], x["b"])
+    assert not prediction.variance["pair"][0].any()
+    assert np.all(prediction.std["sum"] > 0)
+    assert prediction.predictive_entropy["sum"] is None
+    assert prediction.mutual_information["pair"][1].shape == (4,)
+    assert prediction.quantile([0.1, 0.9])["sum"].shape == (2, 4, 1)
+
+
+def test_batch_normalization_uses_its_moving_statistics():
+    model = classifier(rate=1e-6)  # nothing is dropped, and what is kept divided by 1 - 1e-6
+    x = np.sort(data(64), axis=0)  # of sorted rows a batch would have other statistics
+    prediction = kdx.mc_predict(model, x, 3, seed=1, keep_samples=True)
+    closest = np.median(prediction.samples, axis=0)
+    np.testing.assert_allclose(closest, model.predict(x, verbose=0), atol=1e-4)  # three times 1e-6, of 10
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_in_other_precisions_samples_are_those_of_float32_but_for_roundings(policy):
+    rounding = {"mixed_bfloat16": 2**-8, "mixed_float16": 2**-11, "float64": 2**-23}[policy]
+    model = classifier()
+    config = model.get_config()
+    for layer in config["layers"][1:]:
+        layer["config"]["dtype"] = policy
+    other = keras.Sequential.from_config(config)
+    other.set_weights(model.get_weights())
+    first, second = (kdx.mc_predict(m, data(9), 30, seed=1, keep_samples=True) for m in (model, other))
+    # seven layers of sums of up to nine products of numbers below 5, in probabilities
+    np.testing.assert_allclose(second.samples.astype("float32"), first.samples, atol=50 * rounding)
+    assert second.mean.dtype == "float64"
+    assert second.expected_entropy is not None
+
+
+def test_changed_weights_and_rates_count():
+    model, x = classifier(), data(6)
+    first = kdx.mc_predict(model, x, seed=1)
+    model.layers[-1].set_weights([w * 2 for w in model.layers[-1].get_weights()])
+    second = kdx.mc_predict(model, x, seed=1)
+    fresh = keras.Sequential.from_config(model.get_config())
+    fresh.set_weights(model.get_weights())
+    np.testing.assert_array_equal(second.mean, kdx.mc_predict(fresh, x, seed=1).mean)
+    assert np.all(first.mean != second.mean)
+    model.layers[0].rate = fresh.layers[0].rate = 0.6
+    third = kdx.mc_predict(model, x, seed=1)
+    np.testing.assert_array_equal(third.mean, kdx.mc_predict(fresh, x, seed=1).mean)
+    assert np.all(third.mean != second.mean)
+
+
+def test_a_model_that_trains_on_is_sampled_as_it_is_now():
+    model, x = classifier(), data(32)
+    model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
+    for _ in range(2):
+        model.fit(x, np.arange(32) % 3, verbose=0)
+        copied = keras.models.clone_model(model)
+        copied.set_weights(model.get_weights())
+        found, expected = (kdx.mc_predict(m, x, 30, seed=1).mean for m in (model, copied))
+        np.testing.assert_allclose(found, expected, atol=10 * EPS)
+
+
+@pytest.mark.parametrize("how", ["never called", "predicted", "fitted"])
+def test_a_model_without_a_declared_input_works(how):
+    model = keras.Sequential([L.Dense(4), L.Dropout(0.5), L.Dense(1)])
+    model.compile("sgd", "mse")
+    if how == "predicted":  # Keras then declares inputs of a fixed batch
+        model.predict(data(8), batch_size=8, verbose=0)
+    if how == "fitted":
+        model.fit(data(8), np.ones((8, 1)), batch_size=8, verbose=0)
+    prediction = kdx.mc_predict(model, data(11), 30)
+    assert prediction.mean.shape == (11, 1)
+    assert np.all(prediction.std > 0)
+    assert model.predict(data(11), verbose=0).shape == (11, 1)
+
+
+# -- what is made of the samples -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_fields_are_those_of_the_samples(batch_size):
+    model, x = classifier(), data(10)
+    prediction = kdx.mc_predict(model, x, 300, seed=1, batch_size=batch_size, keep_samples=True)
+    samples = prediction.samples.astype("float64")
+    assert samples.shape == (300, 10, 3)
+    np.testing.assert_allclose(prediction.mean, samples.mean(axis=0), rtol=10 * EPS)
+    np.testing.assert_allclose(prediction.variance, samples.var(axis=0), rtol=1e-5, atol=10 * EPS)
+    np.testing.assert_allclose(prediction.std, samples.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(prediction.standard_error, prediction.std / np.sqrt(300))
+    entropies = kdx.entropy_decomposition(samples)
+    np.testing.assert_allclose(prediction.predictive_entropy, entropies.total, atol=20 * EPS)
+    np.testing.assert_allclose(prediction.expected_entropy, entropies.aleatoric, atol=20 * EPS)
+    np.testing.assert_allclose(prediction.mutual_information, entropies.epistemic, atol=40 * EPS)
+    votes = np.stack([np.bincount(row, minlength=3) for row in samples.argmax(axis=-1).T])
+    np.testing.assert_array_equal(prediction.variation_ratio, 1 - votes.max(axis=-1) / 300)
+    np.testing.assert_array_equal(prediction.quantile(0.25), np.quantile(prediction.samples, 0.25, axis=0))
+    assert prediction.num_samples == 300
+
+
+def test_without_kept_samples_the_fields_are_the_same():
+    model, x = classifier(), data(10)
+    kept, streamed = (kdx.mc_predict(model, x, 300, seed=1, keep_samples=keep) for keep in (True, False))
+    assert_same(kept, streamed, rounding=5)
+    assert streamed.samples is None
+    with pytest.raises(ValueError, match="keep_samples=True"):
+        streamed.quantile(0.5)
+
+
+def test_a_small_spread_round_a_large_mean_is_right():
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(2)])
+    model.layers[-1].bias.assign([1e6, -1e6])
+    prediction = kdx.mc_predict(model, data(4), 500, seed=1, keep_samples=True)
+    samples = prediction.samples.astype("float64")
+    assert np.all(prediction.std < 10)
+    np.testing.assert_allclose(prediction.mean, samples.mean(axis=0), rtol=1e-9)
+    # Differences of such numbers are exact in float32: what is lost are roundings of sums of squares.
+    np.testing.assert_allclose(prediction.variance, samples.var(axis=0), rtol=20 * EPS)
+
+
+@pytest.mark.parametrize("activation", [None, "sigmoid"])
+def test_outputs_that_are_no_probabilities_have_no_entropies(activation):
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(3, activation)])
+    prediction = kdx.mc_predict(model, data(4), 30)
+    for name in ("expected_entropy", "predictive_entropy", "mutual_information", "variation_ratio"):
+        assert getattr(prediction, name) is None
+
+
+def test_certain_classes_have_entropy_zero():
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(3, "softmax")])
+    model.layers[-1].bias.assign([-1e4, 1e4, -1e4])
+    prediction = kdx.mc_predict(model, data(4), 30)
+    for name in ("expected_entropy", "predictive_entropy", "mutual_information", "variation_ratio"):
+        assert not getattr(prediction, name).any()
+
+
+def test_probabilities_at_each_step_have_entropies_at_each_step():
+    model = keras.Sequential([keras.Input((4, 3)), L.Dropout(0.5), L.Dense(5, "softmax")])
+    prediction = kdx.mc_predict(model, np.ones((6, 4, 3)), 30)
+    assert prediction.mutual_information.shape == prediction.variation_ratio.shape == (6, 4)
+
+
+# -- tolerance -------------------------------------------------------------------------------------------
+
+
+def test_sampling_goes_on_until_the_standard_error_is_small():
+    model, x = classifier(), data(10)
+    prediction = kdx.mc_predict(model, x, seed=1, tolerance=0.01, batch_size=4)
+    count = prediction.num_samples
+    assert prediction.standard_error.max() < 0.01
+    assert count % 20 == 0
+    before = kdx.mc_predict(model, x, count - 20, seed=1)
+    assert before.standard_error.max() >= 0.01
+    assert_same(prediction, kdx.mc_predict(model, x, count, seed=1))
+
+
+def test_at_least_20_samples_are_taken():
+    assert kdx.mc_predict(classifier(), data(3), tolerance=10.0).num_samples == 20
+
+
+def test_a_tolerance_that_is_not_reached_is_told():
+    with pytest.warns(UserWarning, match="after 50 samples is .* Raise `max_samples`"):
+        prediction = kdx.mc_predict(classifier(), data(3), tolerance=1e-9, max_samples=50)
+    assert prediction.num_samples == 50
+
+
+# -- data ------------------------------------------------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, size):
+        super().__init__()
+        self.x, self.size = x, size
+
+    def __len__(self):
+        return -(-len(self.x) // self.size)
+
+    def __getitem__(self, i):
+        rows = self.x[i * self.size : (i + 1) * self.size]
+        return rows, np.zeros(len(rows))
+
+
+def as_tf(x):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(x).batch(4)
+
+
+def as_torch(x):
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(x)), batch_size=4)
+
+
+DATA = {
+    "list": lambda x: [x],
+    "float64": lambda x: x.astype("float64"),
+    "tensor": lambda x: keras.ops.convert_to_tensor(x),
+    "PyDataset": lambda x: Batches(x, 4),
+    "generator": lambda x: (x[i : i + 4] for i in range(0, len(x), 4)),
+    "generator of pairs": lambda x: ((x[i : i + 4], None) for i in range(0, len(x), 4)),
+    "uneven batches": lambda x: iter([x[:3], x[3:8], x[8:]]),
+    "tf.data": as_tf,
+    "DataLoader": as_torch,
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("kind", DATA)
+def test_all_kinds_of_data_give_the_same(kind, masks):
+    model, x = classifier(), data(10)
+    expected = kdx.mc_predict(model, x, 30, seed=1, masks=masks)
+    assert_same(kdx.mc_predict(model, DATA[kind](x), 30, seed=1, masks=masks), expected)
+
+
+# -- what stays as it is ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_nothing_of_the_model_moves_by_a_bit(batch_size, masks):
+    model = classifier()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x = data(32)[np.argsort(data(32)[:, 0])]
+    model.fit(x, np.arange(32) % 3, verbose=0)
+    before, predicted = state_of(model), model.predict(x, verbose=0)
+    optimizer = [np.array(keras.ops.convert_to_numpy(v)) for v in model.optimizer.variables]
+    config, random = model.get_config(), np.random.get_state()[1].tolist()
+    kdx.mc_predict(model, x, 30, masks=masks, batch_size=batch_size)
+    for old, new in zip(before, state_of(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+    for old, new in zip(optimizer, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(old, keras.ops.convert_to_numpy(new))
+    np.testing.assert_array_equal(model.predict(x, verbose=0), predicted)
+    assert model.get_config() == config
+    assert np.random.get_state()[1].tolist() == random
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+
+
+def test_after_an_error_within_the_model_nothing_is_left():
+    class Failing(L.Layer):
+        fails = False
+
+        def call(self, x):
+            if self.fails:
+                raise ZeroDivisionError
+            return x
+
+    failing = Failing()
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), failing, L.Dense(1)])
+    failing.fails = True
+    with pytest.raises(ZeroDivisionError):
+        kdx.mc_predict(model, data(4))
+    failing.fails = False
+    assert not any("call" in vars(layer) for layer in model._flatten_layers())
+    assert np.all(kdx.mc_predict(model, data(4)).std > 0)
+
+
+def test_a_sampled_model_is_copied_saved_and_forgotten(tmp_path):
+    model, x = classifier(), data(4)
+    kdx.mc_predict(model, x)
+    model.save(tmp_path / "model.keras")
+    for other in (copy.deepcopy(model), keras.models.load_model(tmp_path / "model.keras")):
+        np.testing.assert_array_equal(other.predict(x, verbose=0), model.predict(x, verbose=0))
+        assert np.all(kdx.mc_predict(other, x, seed=1).mean == kdx.mc_predict(model, x, seed=1).mean)
+    gone = weakref.ref(model)
+    del model, other
+    keras.backend.clear_session()
+    gc.collect()
+    assert gone() is None
+
+
+def test_threads_do_not_disturb_each_other():
+    model, x = classifier(), data(20)
+    expected, predicted = kdx.mc_predict(model, x, seed=1).mean, model.predict(x, verbose=0)
+    found, plain = [], []
+
+    def sample():
+        found.extend(kdx.mc_predict(model, x, seed=1).mean for _ in range(5))
+
+    def predict():
+        plain.extend(keras.ops.convert_to_numpy(model(x, training=False)) for _ in range(20))
+
+    threads = [threading.Thread(target=target) for target in (sample, predict, sample, predict)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 10
+    assert len(plain) == 40
+    for mean in found:
+        np.testing.assert_array_equal(mean, expected)
+    for outputs in plain:
+        np.testing.assert_allclose(outputs, predicted, atol=10 * EPS)
+
+
+def test_the_progress_bar_is_asked_for(capsys):
+    kdx.mc_predict(classifier(), data(10), batch_size=5)
+    assert capsys.readouterr().out == ""
+    kdx.mc_predict(classifier(), data(10), batch_size=5, verbose=1)
+    assert "2/2" in capsys.readouterr().out
+    kdx.mc_predict(classifier(), data(10), batch_size=5, tolerance=0.05, verbose=1)
+    assert "standard error" in capsys.readouterr().out
+
+
+LOAD_AND_SAMPLE = """
+import json, sys
+import keras, numpy as np
+import keras_dnn_extras as kdx
+model = keras.models.load_model(sys.argv[1])
+x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+print(json.dumps(kdx.mc_predict(model, x, seed=1).mean.tolist()))
+"""
+
+
+def test_a_model_from_a_file_gives_the_same_in_another_process(tmp_path):
+    model = kdx.to_mc_dropout(classifier())
+    model.save(tmp_path / "model.keras")
+    command = [sys.executable, "-c", LOAD_AND_SAMPLE, str(tmp_path / "model.keras")]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = kdx.mc_predict(model, data(4), seed=1).mean
+    np.testing.assert_array_equal(json.loads(printed.splitlines()[-1]), expected)
+
+
+# -- refused ---------------------------------------------------------------------------------------------
+
+
+class OwnNoise(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+
+    def call(self, x):
+        return x * keras.random.uniform(keras.ops.shape(x), seed=self.generator)
+
+
+def with_unused_dropout():
+    inputs = keras.Input((5,))
+    model = Subclassed([L.Dense(1)])
+    model.unused = L.Dropout(0.5)
+    return keras.Model(inputs, model(inputs))
+
+
+def within(layer):
+    return keras.Sequential([keras.Input((5, 4)), layer, L.Dense(1)])
+
+
+def dropout_in_a_cell():
+    class Cell(L.SimpleRNNCell):
+        def __init__(self, units):
+            super().__init__(units)
+            self.drop = L.Dropout(0.5)
+
+        def call(self, inputs, states, training=False):
+            return super().call(self.drop(inputs, training=training), states, training)
+
+    return L.RNN(Cell(2))
+
+
+REFUSED = {
+    "no dropout": (lambda: keras.Sequential([keras.Input((5,)), L.Dense(1)]), "no dropout in the model"),
+    "rate 0": (lambda: keras.Sequential([keras.Input((5,)), L.Dropout(0.0)]), "no dropout in the model"),
+    "unused": (with_unused_dropout, "takes part in its outputs"),
+    "noise of its own": (
+        lambda: keras.Sequential([keras.Input((5,)), OwnNoise(), L.Dropout(0.5)]),
+        "random numbers of its own",
+    ),
+    "a fixed batch": (
+        lambda: (lambda x: keras.Model(x, L.Dropout(0.5)(x)))(keras.Input((5,), batch_size=4)),
+        "without a batch size",
+    ),
+    "within TimeDistributed": (
+        lambda: within(L.TimeDistributed(keras.Sequential([L.Dense(2), L.Dropout(0.5)]))),
+        "loop over time",
+    ),
+    "within a cell": (lambda: within(dropout_in_a_cell()), "loop over time"),
+    "stateful": (
+        lambda: keras.Sequential(
+            [keras.Input((5, 4), batch_size=4), L.LSTM(2, stateful=True, dropout=0.5)]
+        ),
+        "stateful=False",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_sampled_is_refused_with_the_reason(case):
+    build, reason = REFUSED[case]
+    model = build()
+    x = np.ones((4, *model.inputs[0].shape[1:]))
+    with pytest.raises(ValueError, match=reason):
+        kdx.mc_predict(model, x)
+
+
+ARGUMENTS = [
+    ({"samples": 0}, ValueError, "samples=0"),
+    ({"samples": 1.5}, TypeError, "samples=1.5"),
+    ({"batch_size": 0}, ValueError, "batch_size=0"),
+    ({"seed": -1}, ValueError, "seed=-1"),
+    ({"seed": "a"}, TypeError, "seed='a'"),
+    ({"masks": "each"}, ValueError, "masks='each'"),
+    ({"tolerance": 0.0}, ValueError, "tolerance=0.0"),
+    ({"tolerance": 0.1, "max_samples": 19}, ValueError, "max_samples=19"),
+    ({"max_samples": 100}, ValueError, "max_samples=100"),
+    ({"keep_samples": 1}, TypeError, "keep_samples=1"),
+    ({"verbose": "a"}, TypeError, "verbose=.a"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "received"), ARGUMENTS)
+def test_wrong_arguments_are_refused(arguments, error, received):
+    with pytest.raises(error, match=f"Received: .*{received}"):
+        kdx.mc_predict(classifier(), data(3), **arguments)
+
+
+@pytest.mark.parametrize("x", [np.ones((0, 5)), iter([])])
+def test_no_rows_are_refused(x):
+    with pytest.raises(ValueError, match="at least one row"):
+        kdx.mc_predict(classifier(), x)
+
+
+def test_inputs_that_differ_in_their_length_are_refused():
+    inputs = [keras.Input((5,)), keras.Input((5,))]
+    model = keras.Model(inputs, L.Dropout(0.5)(L.Add()(inputs)))
+    with pytest.raises(ValueError, match=r"shapes \[\(3, 5\), \(4, 5\)\]"):
+        kdx.mc_predict(model, [data(3), data(4)])
+
+
+@pytest.mark.parametrize(("model", "x"), [("model", data(3)), (None, data(3)), (classifier, 5)])
+def test_what_is_no_model_or_no_data_is_refused(model, x):
+    with pytest.raises(TypeError, match="Received: "):
+        kdx.mc_predict(model() if callable(model) else model, x)
+
+
+def test_inputs_of_another_shape_are_refused_by_keras():
+    with pytest.raises(ValueError, match="shape"):
+        kdx.mc_predict(classifier(), np.ones((3, 4)))
+
+
+@pytest.mark.parametrize("masks", MASKS)
+def test_nan_in_one_row_stays_in_that_row(masks):
+    x = data(6)
+    x[2, 1] = np.nan
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(3, "softmax")])
+    prediction = kdx.mc_predict(model, x, 60, masks=masks)
+    bad = np.isnan(prediction.mean).any(axis=1)
+    assert bad.tolist() == [False, False, True, False, False, False]
