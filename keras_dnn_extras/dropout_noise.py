@@ -22,6 +22,7 @@ from keras_dnn_extras.attributes import replaced
 _OWN = ("keras.", "keras_dnn_extras.")  # where layers come from that are known
 _DROPOUT = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)
 _ATTENTION = (keras.layers.Attention, keras.layers.AdditiveAttention)
+_REPLACING = threading.Lock()  # of layers, which models may share: by one thread at a time
 _SELU_LEAST = -1.6732632423543772 * 1.0507009873554805  # where SELU saturates
 
 
@@ -142,7 +143,7 @@ class DropoutNoise:
                 )
             return take(Request(next(places), tuple(map(int, shape)), rate, gaussian))
 
-        with contextlib.ExitStack() as stack:
+        with _REPLACING, contextlib.ExitStack() as stack:
             for layer in self._layers:
                 stack.enter_context(self._replaced(layer, taken))
             self._thread.active = True

@@ -119,8 +119,8 @@ def mc_predict(
     rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes.
 
     What lies before the first dropout is computed once for each batch of inputs, and only the rest is
-    sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with `masks="independent"` the
-    row alone, not on the layers' own seeds, the backend, or `batch_size`.
+    sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with
+    `masks="independent"` the row alone, not on the layers' own seeds, the backend, or `batch_size`.
 
     Args:
         model: a Keras model, functional, sequential or subclassed, compiled or not.
@@ -306,8 +306,8 @@ class _Sampler:
     def _sums(self, outputs: list) -> Any:
         """Return in one vector, which is one transfer, the pieces that `Tally.add` takes apart."""
         pieces = []
+        dtype = "float64" if any(dtype == "float64" for _, dtype in self.outputs) else "float32"
         for output in outputs:
-            dtype = keras.backend.result_type(output.dtype, "float32")
             output = ops.cast(output, dtype)
             change = output - output[:1]
             pieces += [output[0], ops.sum(change, axis=0), ops.sum(ops.square(change), axis=0)]
@@ -318,8 +318,7 @@ class _Sampler:
                 error = ops.max(ops.abs(ops.sum(output, axis=-1) - 1))
                 entropies = -ops.sum(positive * ops.log(positive), axis=-1)
                 pieces += [ops.sum(entropies, axis=0), ops.sum(votes, axis=0), ops.min(output), error]
-        dtype = keras.backend.result_type(*(piece.dtype for piece in pieces))
-        return ops.concatenate([ops.reshape(ops.cast(piece, dtype), (-1,)) for piece in pieces])
+        return ops.concatenate([ops.reshape(piece, (-1,)) for piece in pieces])
 
     def prediction(self, parts: list["_Part"]) -> MCPrediction:
         """Put the batches together."""
