@@ -18,6 +18,12 @@ from keras_dnn_extras.mc_dropout import (
 )
 
 
+def _name(layer_class: type) -> str:
+    """Return the name of a class in configs: Keras exports one of its own by another name."""
+    exported = [name for name, value in vars(keras.layers).items() if value is layer_class]
+    return exported[0] if exported else keras.saving.get_registered_name(layer_class)
+
+
 def _always_training(base: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
     """Return the subclass of a layer whose dropout is active in every call."""
 
@@ -26,8 +32,8 @@ def _always_training(base: type[keras.layers.Layer]) -> type[keras.layers.Layer]
         return base.call(self, *args, **kwargs)
 
     call.__signature__ = inspect.signature(base.call)  # type: ignore[attr-defined]
-    name = f"MC{base.__name__}"
-    doc = f"`{base.__name__}` whose dropout is active in every call, as `to_mc_dropout` makes it."
+    name = f"MC{_name(base)}"
+    doc = f"`{_name(base)}` whose dropout is active in every call, as `to_mc_dropout` makes it."
     made = type(name, (base,), {"call": call, "__doc__": doc, "__module__": __name__, "__qualname__": name})
     return keras.saving.register_keras_serializable(package=PACKAGE)(made)
 
@@ -92,8 +98,8 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
             "There is no dropout in the model, nothing would change. Add a layer such as "
             f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
         )
-    copy = _rebuilt(model, _Converter(MC_CLASSES))
-    left = [layer for layer in dropout_layers(copy) if type(layer) not in MC_CLASSES.values()]
+    copy = _rebuilt(model, _Converter(MC_CLASSES, idle=False))
+    left = _inactive(copy)
     if left:
         raise ValueError(
             f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
@@ -128,8 +134,8 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
     """
     _check_model(model)
-    copy = _rebuilt(model, _Converter({mc: plain for plain, mc in MC_CLASSES.items()}))
-    left = [layer for layer in dropout_layers(copy) if type(layer) in MC_CLASSES.values()]
+    copy = _rebuilt(model, _Converter({mc: plain for plain, mc in MC_CLASSES.items()}, idle=True))
+    left = [layer for layer in copy._flatten_layers() if type(layer) in MC_CLASSES.values()]
     if left:
         raise ValueError(
             f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
@@ -139,10 +145,16 @@ def to_deterministic(model: keras.Model) -> keras.Model:
 
 
 class _Converter:
-    """Replaces classes in the config of a model."""
+    """Replaces classes in the config of a model.
 
-    def __init__(self, classes: dict[type, type]):
-        self._others = {keras.saving.get_registered_name(old): new for old, new in classes.items()}
+    Args:
+        classes: what to put in the place of which.
+        idle: whether also of layers that drop nothing.
+    """
+
+    def __init__(self, classes: dict[type, type], idle: bool):
+        self._others = {_name(old): new for old, new in classes.items()}
+        self._idle = idle
         self._seeds: set[int] = set()
 
     def converted(self, config: Any) -> Any:
@@ -152,13 +164,13 @@ class _Converter:
             return config
         name = config.get("registered_name") or config.get("class_name")
         config = {key: self.converted(value) for key, value in config.items()}
-        if name in self._others and _drops(config["config"]):
+        if name in self._others and (self._idle or _drops(config["config"])):
             new = self._others[name]
-            registered = keras.saving.get_registered_name(new)
-            module = "keras.layers" if new.__module__.startswith("keras.") else new.__module__
-            config |= {"module": module, "class_name": new.__name__}
-            config["registered_name"] = registered if registered != new.__name__ else None
-            config["config"] = self._reseeded(config["config"])
+            own = new.__module__.startswith(PACKAGE)
+            config["module"] = new.__module__ if own else "keras.layers"
+            config["class_name"] = new.__name__ if own else _name(new)
+            config["registered_name"] = _name(new) if own else None
+            config["config"] = self._reseeded(_accepted(new, config["config"]))
             for node in config.get("inbound_nodes", []):
                 node.get("kwargs", {}).pop("training", None)  # `predict` would override it in any case
         return config
@@ -172,6 +184,14 @@ class _Converter:
             seed = int(np.random.SeedSequence([given, len(self._seeds), seed]).generate_state(1)[0] >> 1)
         self._seeds.add(seed)
         return {**config, "seed": seed}
+
+
+def _accepted(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what Keras's spatial layers do not take."""
+    parameters = inspect.signature(layer_class).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return config
+    return {name: value for name, value in config.items() if name in parameters}
 
 
 def _drops(config: dict[str, Any]) -> bool:
@@ -206,6 +226,16 @@ def _rebuilt(model: keras.Model, converter: _Converter) -> keras.Model:
     for new, old in zip(copy.weights, model.weights, strict=False):
         new.assign(np.array(keras.ops.convert_to_numpy(old)))  # JAX would share it, and give it away
     return copy
+
+
+def _inactive(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of `model` that drop something in training alone."""
+    active: set[int] = set()
+    for layer in model._flatten_layers():
+        if type(layer) in MC_CLASSES.values():
+            active |= set(map(id, layer._flatten_layers()))
+    found = [getattr(layer, "layer", layer) for layer in dropout_layers(model)]  # of `TimeDistributed`
+    return [layer for layer in found if id(layer) not in active]
 
 
 def _check_model(model: Any) -> None:
