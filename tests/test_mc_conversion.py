@@ -44,7 +44,6 @@ def test_there_and_back_is_the_same_model(kind):
     model = KINDS[kind]()
     x = stochastic.inputs_of(model, rows=4)
     back = kdx.to_deterministic(kdx.to_mc_dropout(model))
-    assert_deterministic(back, x)
     np.testing.assert_array_equal(back.predict(x, verbose=0), model.predict(x, verbose=0))
     assert back.count_params() == model.count_params()
     if kind != "training=True":  # which `predict` overrides: left out
