@@ -1,5 +1,6 @@
 """Monte-Carlo predictions: many thinned networks at the price of a few."""
 
+import functools
 import math
 import random
 import warnings
@@ -20,10 +21,12 @@ from keras_dnn_extras.compiled import compiled
 from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropout_layers
 from keras_dnn_extras.model_state import build
 from keras_dnn_extras.surgery import Call, Graph, Value, fill_in
+from keras_dnn_extras.thinned import Thinned
 from keras_dnn_extras.uncertainty import Moments, predictive_entropy
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
 _ROWS = 1024  # samples times inputs that go through the model at once: more would leave the caches
+_THINNED = 256  # inputs from which on it pays to cut the kernels of each sample out
 _BYTES = 2**26  # of tensors that are there at once, as far as one can tell
 _CACHED = 2**25  # bytes of masks that all batches share
 _KEPT = "_keras_dnn_extras_sampler"  # the attribute of a model that holds its sampler
@@ -243,8 +246,6 @@ class _Sampler:
 
     Attributes:
         head: computes of inputs the tensors at the border.
-        tail: computes of them and of noise what all samples say together: one vector.
-        tail_with_samples: the same, and the samples.
         requests: what noise the tail takes.
         outputs: shape and dtype of a row of each output, flat.
         rows: how many inputs times samples should go through the tail at once.
@@ -262,14 +263,16 @@ class _Sampler:
         self._noise = DropoutNoise(layers)
         row = tree.map_structure(lambda array: array[:1], batch)
         graph = Graph.of(model)
+        self.requests: list[Request] = []
+        places: dict[Call, int] = {}
         if graph is None:
             head, self._tail = tree.flatten, _whole(model, row)
         else:
             ids = set(map(id, layers))
             first, values, last = graph.split(lambda operation: _has(operation, ids))
-            head, self._tail = _first(graph, first, values), _last(graph, values, last)
+            head = _first(graph, first, values)
+            self._tail = _last(graph, values, last, lambda c: places.setdefault(c, len(self.requests)))
         self.head = compiled(head, model)
-        self.requests: list[Request] = []
         border = self.head(row)
         self._by_row = [True] * len(border) if graph is None else [value.has_batch for value in values]
         with self._noise.recorded(self.requests):
@@ -285,8 +288,17 @@ class _Sampler:
         sizes = [math.prod(tuple(tensor.shape)[1:]) for tensor in (*border, *found)]
         sizes += [request.size for request in self.requests]
         self.rows = max(1, min(_ROWS, _BYTES // (4 * sum(sizes))))
-        self.tail = compiled(lambda *given: self._sums(self._samples(*given)), model)
-        self.tail_with_samples = compiled(self._sums_and_samples, model)
+        self._thinned = None
+        if graph is not None and keras.backend.backend() != "jax":  # where shapes may not vary by sample
+            thinned = Thinned(last, graph.outputs, places)
+            self._thinned = thinned if thinned.saves else None
+            self._fill_in = lambda tensors, known: known.update(zip(values, tensors, strict=True))
+            self._outputs_of = lambda known: tree.flatten(fill_in(graph.outputs, known))
+        self._tails = {
+            (thin, keep): compiled(functools.partial(self._sums_and_samples, thin, keep), model)
+            for thin in (False, True)
+            for keep in (False, True)
+        }
 
     def _samples(self, border: list, noise: list) -> list:
         """Return the outputs of all samples, each of shape `(samples, rows, ...)`."""
@@ -299,9 +311,43 @@ class _Sampler:
             found = tree.flatten(self._tail(border))
         return [ops.reshape(output, (count, -1, *tuple(output.shape)[1:])) for output in found]
 
-    def _sums_and_samples(self, border: list, noise: list) -> tuple[Any, list]:
-        found = self._samples(border, noise)
-        return self._sums(found), found
+    def _thinned_samples(self, border: list, noise: list) -> list:
+        """Return the same with masks that all rows share, one sample after the other."""
+        count, thinned = noise[0].shape[0], self._thinned
+        assert thinned is not None
+        kernels = thinned.kernels()
+
+        def sample(k: Any) -> list:
+            own = [tensor[k] for tensor in noise]
+            known: dict[Value, Any] = {}
+            self._fill_in(border, known)
+            with self._noise.given([n[None] for i, n in enumerate(own) if i not in thinned.places]):
+                thinned.run(known, lambda place: ops.reshape(own[place], (-1,)), kernels)
+            return self._outputs_of(known)
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            kinds = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in self.outputs]
+            return tf.map_fn(sample, tf.range(count), fn_output_signature=kinds, parallel_iterations=4)
+        found = [sample(k) for k in range(count)]
+        return [ops.stack(outputs) for outputs in zip(*found, strict=True)]
+
+    def thins(self, rows: int, shared: bool) -> bool:
+        """Return whether what is dropped is left out of the arithmetic."""
+        return self._thinned is not None and shared and rows >= _THINNED
+
+    def tail(self, border: list, noise: list, *, thin: bool, keep: bool) -> tuple[Any, list]:
+        """Compute of the tensors at the border and of noise what all samples say together: one vector.
+
+        Returns:
+            It, and the samples if they are to be kept.
+        """
+        return self._tails[thin, keep](border, noise)
+
+    def _sums_and_samples(self, thin: bool, keep: bool, border: list, noise: list) -> tuple[Any, list]:
+        found = (self._thinned_samples if thin else self._samples)(border, noise)
+        return self._sums(found), found if keep else []
 
     def _sums(self, outputs: list) -> Any:
         """Return in one vector, which is one transfer, the pieces that `Tally.add` takes apart."""
@@ -405,6 +451,7 @@ class _Part:
         self._sampler, self._noise, self.keep_samples = sampler, noise, keep_samples
         self._own, self._rows = own, max(own, rows)
         self._draw = noise.of_batch()
+        self._thin = sampler.thins(self._rows, noise.shared)
         if own < rows:  # the last one: a trace for its shape would take longer
             batch = tree.map_structure(
                 lambda array: np.concatenate([array] + [array[-1:]] * (rows - own)), batch
@@ -416,7 +463,8 @@ class _Part:
     def sample(self, until: int) -> None:
         """Take samples until there are so many."""
         left = until - self._count
-        chunks = -(-left // max(1, self._sampler.rows // self._rows))
+        most = 8 if self._thin else max(1, self._sampler.rows // self._rows)
+        chunks = -(-left // most)
         size = -(-left // chunks)
         while self._count < until:
             self._take(min(size, until - self._count))
@@ -424,12 +472,9 @@ class _Part:
     def _take(self, count: int) -> None:
         noise = self._draw(self._count, count, self._own, self._rows)
         self._count += count
-        if self.keep_samples:
-            sums, samples = self._sampler.tail_with_samples(self._border, noise)
-            for tally, sample in zip(self.tallies, samples, strict=True):
-                tally.samples.append(ops.convert_to_numpy(sample)[:, : self._own])
-        else:
-            sums = self._sampler.tail(self._border, noise)
+        sums, samples = self._sampler.tail(self._border, noise, thin=self._thin, keep=self.keep_samples)
+        for tally, sample in zip(self.tallies, samples, strict=False):
+            tally.samples.append(ops.convert_to_numpy(sample)[:, : self._own])
         sums, start = ops.convert_to_numpy(sums), 0
         for tally in self.tallies:
             start = tally.add(sums, start, self._rows, count)
@@ -444,17 +489,17 @@ class _Noise:
     """The noise of all batches."""
 
     def __init__(self, requests: list[Request], seed: int, shared: bool):
-        self._requests, self._seed, self._shared = requests, seed, shared
+        self._requests, self._seed, self.shared = requests, seed, shared
         self._streams = Streams(seed, shared)
         self._size = sum(request.size * (4 if request.gaussian else 1) for request in requests)
         self._kept: dict[tuple[int, int], list] = {}
 
     def of_batch(self) -> Callable[[int, int, int, int], list]:
         """Return a function of (first sample, samples, rows, rows to pad to) that draws a batch's noise."""
-        streams = Streams(self._seed, shared=True) if self._shared else self._streams
+        streams = Streams(self._seed, shared=True) if self.shared else self._streams
 
         def draw(first: int, samples: int, rows: int, padded: int) -> list:
-            if not self._shared:
+            if not self.shared:
                 return [_padded(streams.draw(r, first, samples, rows), padded) for r in self._requests]
             if (first, samples) in self._kept:
                 return self._kept[first, samples]
@@ -481,10 +526,13 @@ def _first(graph: Graph, calls: list[Call], border: list[Value]) -> Callable[[An
     return run
 
 
-def _last(graph: Graph, border: list[Value], calls: list[Call]) -> Callable[[list], Any]:
+def _last(
+    graph: Graph, border: list[Value], calls: list[Call], before: Callable[[Call], Any]
+) -> Callable[[list], Any]:
     def run(tensors: list) -> Any:
         known = dict(zip(border, tensors, strict=True))
         for call in calls:
+            before(call)
             call.run(known)
         return fill_in(graph.outputs, known)
 

@@ -42,7 +42,7 @@ class Call:
 
     @property
     def inputs(self) -> list[Value]:
-        return _values((self.args, self.kwargs))
+        return values_of((self.args, self.kwargs))
 
     def run(self, known: dict[Value, Any]) -> None:
         """Compute the outputs in inference mode from the inputs, which are `known`."""
@@ -104,7 +104,7 @@ class Graph:
                 late.update(call.outputs)
             else:
                 head.append(call)
-        wanted = [value for call in tail for value in call.inputs] + _values(self.outputs)
+        wanted = [value for call in tail for value in call.inputs] + values_of(self.outputs)
         border = [value for value in dict.fromkeys(wanted) if value not in late]
         return head, border, tail
 
@@ -144,9 +144,9 @@ def _outputs_of(
     if nested is not None and _is_plain(nested, args, kwargs):
         values = [
             _converted(value, node.operation, inner.dtype, calls)
-            for value, inner in zip(_values(args), nested.inputs, strict=True)
+            for value, inner in zip(values_of(args), nested.inputs, strict=True)
         ]
-        return _values(_lay_open(nested, values, calls))
+        return values_of(_lay_open(nested, values, calls))
     call = Call(node.operation, args, kwargs, tuple(_value(tensor, rows) for tensor in node.outputs))
     calls.append(call)
     return list(call.outputs)
@@ -156,7 +156,7 @@ def _is_plain(nested: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Return whether a call of a nested model is no more than a call of its layers."""
     if len(args) != 1 or any(v is not None for name, v in kwargs.items() if name != "training"):
         return False
-    given, taken = _values(args), nested.inputs
+    given, taken = values_of(args), nested.inputs
     if len(given) != len(tree.flatten(args)) or len(given) != len(taken):
         return False
     if len(given) > 1:
@@ -188,7 +188,8 @@ def _value(tensor: Any, rows: int | None) -> Value:
     return Value(shape, keras.backend.standardize_dtype(tensor.dtype))
 
 
-def _values(structure: Any) -> list[Value]:
+def values_of(structure: Any) -> list[Value]:
+    """Return the values in a structure of arguments or outputs."""
     return [item for item in tree.flatten(structure) if isinstance(item, Value)]
 
 

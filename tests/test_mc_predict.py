@@ -180,6 +180,64 @@ def test_results_of_no_layer_depend_on_the_batch_size(kind, masks):
     assert_same(kdx.mc_predict(model, x, 30, seed=1, masks=masks, batch_size=2), whole)
 
 
+def dense_chain(**arguments):
+    hidden = [L.Dense(12, "relu", **arguments), L.Dropout(0.5), L.Dense(9, "tanh"), kdx.MCDropout(0.4)]
+    return keras.Sequential([keras.Input((5,)), L.Dropout(0.2), *hidden, L.Dense(3, "softmax")])
+
+
+def branches():
+    x = inputs = keras.Input((5,))
+    x = L.Dropout(0.5)(L.Dense(10, "relu")(x))  # taken by two layers, in which there is dropout, too
+    first, second = (L.Dropout(0.5)(L.Dense(8, "elu")(x)) for _ in range(2))
+    both = L.Dense(3)(L.Concatenate()([first, second]))  # masks that no dense layer takes
+    return keras.Model(inputs, {"a": L.Dense(2)(first), "b": both})
+
+
+def no_chain():
+    hidden = L.Dense(8, "softmax")  # an activation of all units together
+    units = [L.Dense(8, "relu"), L.BatchNormalization(), L.Dropout(0.5)]
+    return keras.Sequential([keras.Input((5,)), hidden, L.Dropout(0.5), *units, L.Dense(2)])
+
+
+def mixed_kinds():
+    sequence = [L.Reshape((5, 1)), L.LSTM(4, dropout=0.3), L.GaussianDropout(0.3)]
+    chain = [L.Dense(8, "relu"), L.Dropout(0.5), L.Dense(8), L.AlphaDropout(0.2), L.Dense(2)]
+    return keras.Sequential([keras.Input((5,)), *sequence, *chain])
+
+
+def whole_layers_dropped():
+    hidden = [L.Dense(3, "tanh"), L.Dropout(0.8), L.Dense(3, "tanh"), L.Dropout(0.8)]
+    return keras.Sequential([keras.Input((5,)), L.Dropout(0.8), *hidden, L.Dense(2)])
+
+
+MANY_ROWS = {
+    "chain": dense_chain,
+    "without bias": lambda: dense_chain(use_bias=False),
+    "bfloat16": lambda: dense_chain(dtype="mixed_bfloat16"),
+    "branches": branches,
+    "no chain": no_chain,
+    "mixed kinds": mixed_kinds,
+    "whole layers dropped": whole_layers_dropped,
+}
+
+
+@pytest.mark.parametrize("keep_samples", [False, True])
+@pytest.mark.parametrize("name", MANY_ROWS)
+def test_many_rows_at_a_time_give_the_same(name, keep_samples):
+    # Above some hundred rows the units that are dropped are left out of the arithmetic.
+    keras.utils.set_random_seed(0)
+    model, x = MANY_ROWS[name](), data(300)
+    few, many = (kdx.mc_predict(model, x, 30, seed=1, batch_size=n, keep_samples=True) for n in (30, 300))
+    if not keep_samples:
+        many = kdx.mc_predict(model, x, 30, seed=1, batch_size=300)
+    if name == "bfloat16":  # a rounding can turn a vote
+        np.testing.assert_allclose(many.mean, few.mean, atol=2**-7)
+        np.testing.assert_allclose(many.std, few.std, atol=2**-7)
+    else:
+        assert_same(few, many)
+    assert all(np.any(output > 0) for output in keras.tree.flatten(few.std))
+
+
 def test_with_shared_masks_the_order_of_the_rows_does_not_matter():
     model, x = classifier(), data()
     order = np.random.default_rng(1).permutation(len(x))
