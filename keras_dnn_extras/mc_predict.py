@@ -25,7 +25,7 @@ from keras_dnn_extras.thinned import Thinned
 from keras_dnn_extras.uncertainty import Moments, predictive_entropy
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
-_ROWS = 1024  # samples times inputs that go through the model at once: more would leave the caches
+_ROWS = 4096  # samples times inputs that go through the model at once: more gain nothing
 _THINNED = 256  # inputs from which on it pays to cut the kernels of each sample out
 _BYTES = 2**26  # of tensors that are there at once, as far as one can tell
 _CACHED = 2**25  # bytes of masks that all batches share

@@ -5,15 +5,17 @@
 The arms of a model run in turn in one process: `mc_predict`; the recipe of the book, which stacks calls
 of the model with `training=True`; a compiled function that loops over them; and on TensorFlow
 uncertainty-wizard, where it is installed. Ratios are of neighbouring runs, and figures medians. Everything
-is traced before the clock starts. The limit is the arithmetic of the sampled part at the rate that the
-machine reaches with one large product of matrices. On images and sequences 20 samples are taken in the
-slow arms and the time multiplied, which `--all` does not do.
+is traced before the clock starts. The limit is the arithmetic of the sampled part, all units counted, at
+the rate that the machine reaches with one large product of matrices. On images and sequences 20 samples are
+taken in the slow arms and the time multiplied, which `--all` does not do.
 """
 
 import argparse
 import pathlib
 import platform
 import statistics
+import subprocess
+import sys
 import time
 
 import keras
@@ -64,7 +66,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--all", action="store_true", help="take all samples in the slow arms, too")
     parser.add_argument("--only", default="", help="run the cases with this in their name")
+    parser.add_argument("--memory", action="store_true", help="measure nothing but memory")
     arguments = parser.parse_args()
+    if arguments.memory:
+        report_memory()
+        return
     rate = matrix_rate()
     print(f"{BACKEND}, Keras {keras.__version__}, {platform.processor() or platform.machine()}, ", end="")
     print(
@@ -75,7 +81,8 @@ def main():
             print(f"\n{name}")
             for batch_size in batch_sizes:
                 report(build(), batch_size, SAMPLES if arguments.all else slow, arguments.rounds, rate)
-    report_memory()
+    # in a process of its own, where nothing is left that it could use again
+    subprocess.run([sys.executable, __file__, "--memory"], check=True)
 
 
 def matrix_rate():
