@@ -270,6 +270,7 @@ class _Sampler:
         else:
             ids = set(map(id, layers))
             first, values, last = graph.split(lambda operation: _has(operation, ids))
+            _refuse_sums_over_rows(last)
             head = _first(graph, first, values)
             self._tail = _last(graph, values, last, lambda c: places.setdefault(c, len(self.requests)))
         self.head = compiled(head, model)
@@ -401,7 +402,8 @@ class Tally:
 
     def __init__(self, shape: tuple[int, ...], dtype: str, rows: int):
         self._shape, self._rows = shape, rows
-        self._tolerance = float(ml_dtypes.finfo(dtype).eps) ** 0.5
+        floating = keras.backend.is_float_dtype(dtype)
+        self._tolerance = float(ml_dtypes.finfo(dtype if floating else "float32").eps) ** 0.5
         self.moments = Moments()
         self.of_classes = _may_be_classes(shape)
         self._entropies: Any = 0.0
@@ -559,6 +561,17 @@ def _repeated(tensor: Any, count: int) -> Any:
 
 def _may_be_classes(shape: tuple[int, ...]) -> bool:
     return len(shape) > 0 and shape[-1] > 1
+
+
+def _refuse_sums_over_rows(calls: list[Call]) -> None:
+    for call in calls:
+        if not all(value.has_batch for value in call.outputs):
+            name = getattr(call.operation, "name", call.operation)
+            raise ValueError(
+                f"`{name}` takes all rows of a batch together, and so would mix samples. Compute it before "
+                "the first dropout, or outside of the model. "
+                f"Received: shapes {[value.shape for value in call.outputs]}"
+            )
 
 
 def _refuse_fixed_batches(model: keras.Model) -> None:

@@ -188,15 +188,18 @@ def dense_chain(**arguments):
 def branches():
     x = inputs = keras.Input((5,))
     x = L.Dropout(0.5)(L.Dense(10, "relu")(x))  # taken by two layers, in which there is dropout, too
-    first, second = (L.Dropout(0.5)(L.Dense(8, "elu")(x)) for _ in range(2))
-    both = L.Dense(3)(L.Concatenate()([first, second]))  # masks that no dense layer takes
+    first = L.Dropout(0.5)(L.Dense(8, "elu")(x))
+    hidden = L.Dense(8, "elu")(x)
+    second = L.Dense(8)(L.Dropout(0.5)(hidden))
+    both = L.Dense(3)(L.Concatenate()([first, L.Add()([hidden, second])]))  # taken past the mask, too
     return keras.Model(inputs, {"a": L.Dense(2)(first), "b": both})
 
 
 def no_chain():
-    hidden = L.Dense(8, "softmax")  # an activation of all units together
+    hidden = [L.Dropout(0.2), L.Dense(8, "softmax")]  # an activation of all units together
     units = [L.Dense(8, "relu"), L.BatchNormalization(), L.Dropout(0.5)]
-    return keras.Sequential([keras.Input((5,)), hidden, L.Dropout(0.5), *units, L.Dense(2)])
+    thinned = [L.Dense(8, "relu"), L.Dropout(0.5), L.Dense(2)]
+    return keras.Sequential([keras.Input((5,)), *hidden, L.Dropout(0.5), *units, *thinned])
 
 
 def mixed_kinds():
@@ -227,6 +230,7 @@ def test_many_rows_at_a_time_give_the_same(name, keep_samples):
     # Above some hundred rows the units that are dropped are left out of the arithmetic.
     keras.utils.set_random_seed(0)
     model, x = MANY_ROWS[name](), data(300)
+    model.set_weights([w + 0.3 for w in model.get_weights()])  # so that biases count
     few, many = (kdx.mc_predict(model, x, 30, seed=1, batch_size=n, keep_samples=True) for n in (30, 300))
     if not keep_samples:
         many = kdx.mc_predict(model, x, 30, seed=1, batch_size=300)
@@ -348,8 +352,14 @@ def test_structures_of_inputs_and_outputs_are_kept(subclassed):
     assert prediction.quantile([0.1, 0.9])["sum"].shape == (2, 4, 1)
 
 
-def test_batch_normalization_uses_its_moving_statistics():
+@pytest.mark.parametrize("recorded", [False, True])
+def test_batch_normalization_uses_its_moving_statistics(recorded):
     model = classifier(rate=1e-6)  # nothing is dropped, and what is kept divided by 1 - 1e-6
+    if recorded:  # which `predict` overrides
+        x = inputs = keras.Input((5,))
+        for layer in model.layers:
+            x = layer(x, training=True) if isinstance(layer, L.BatchNormalization) else layer(x)
+        model = keras.Model(inputs, x)
     x = np.sort(data(64), axis=0)  # of sorted rows a batch would have other statistics
     prediction = kdx.mc_predict(model, x, 3, seed=1, keep_samples=True)
     closest = np.median(prediction.samples, axis=0)
@@ -372,6 +382,16 @@ def test_in_other_precisions_samples_are_those_of_float32_but_for_roundings(poli
     assert second.expected_entropy is not None
 
 
+def test_nested_models_turn_their_inputs_into_their_dtype():
+    inner_inputs = keras.Input((5,), dtype="float16")
+    inner = keras.Model(inner_inputs, L.Rescaling(1.0, dtype="float32")(inner_inputs))
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, inner(L.Dropout(1e-9)(inputs)))  # nothing is dropped
+    mean = kdx.mc_predict(model, data(9), 3, seed=1).mean
+    np.testing.assert_array_equal(mean, data(9).astype("float16"))
+    np.testing.assert_array_equal(mean, model.predict(data(9), verbose=0))
+
+
 def test_changed_weights_and_rates_count():
     model, x = classifier(), data(6)
     first = kdx.mc_predict(model, x, seed=1)
@@ -381,8 +401,10 @@ def test_changed_weights_and_rates_count():
     fresh.set_weights(model.get_weights())
     np.testing.assert_array_equal(second.mean, kdx.mc_predict(fresh, x, seed=1).mean)
     assert np.all(first.mean != second.mean)
-    model.layers[0].rate = fresh.layers[0].rate = 0.6
+    model.layers[0].rate = 0.6
     third = kdx.mc_predict(model, x, seed=1)
+    fresh = keras.Sequential.from_config(model.get_config())
+    fresh.set_weights(model.get_weights())
     np.testing.assert_array_equal(third.mean, kdx.mc_predict(fresh, x, seed=1).mean)
     assert np.all(third.mean != second.mean)
 
@@ -461,6 +483,17 @@ def test_outputs_that_are_no_probabilities_have_no_entropies(activation):
     prediction = kdx.mc_predict(model, data(4), 30)
     for name in ("expected_entropy", "predictive_entropy", "mutual_information", "variation_ratio"):
         assert getattr(prediction, name) is None
+
+
+def test_whole_numbers_and_single_numbers_are_counted():
+    inputs = keras.Input((5,))
+    dropped = L.Dropout(0.5)(inputs)
+    outputs = [keras.ops.argmax(dropped, axis=-1), keras.ops.sum(dropped, axis=-1)]
+    prediction = kdx.mc_predict(keras.Model(inputs, outputs), data(4), 50, seed=1, keep_samples=True)
+    for mean, samples in zip(prediction.mean, prediction.samples, strict=True):
+        assert mean.shape == (4,)
+        np.testing.assert_allclose(mean, samples.astype("float64").mean(axis=0), rtol=10 * EPS, atol=EPS)
+    assert prediction.expected_entropy == [None, None]
 
 
 def test_certain_classes_have_entropy_zero():
@@ -676,6 +709,12 @@ def with_unused_dropout():
     return keras.Model(inputs, model(inputs))
 
 
+def minus_mean():
+    inputs = keras.Input((5,))
+    dropped = L.Dropout(0.5)(inputs)
+    return keras.Model(inputs, dropped - keras.ops.mean(dropped, axis=0, keepdims=True))
+
+
 def within(layer):
     return keras.Sequential([keras.Input((5, 4)), layer, L.Dense(1)])
 
@@ -704,6 +743,7 @@ REFUSED = {
         lambda: (lambda x: keras.Model(x, L.Dropout(0.5)(x)))(keras.Input((5,), batch_size=4)),
         "without a batch size",
     ),
+    "a mean over rows": (minus_mean, "would mix samples"),
     "within TimeDistributed": (
         lambda: within(L.TimeDistributed(keras.Sequential([L.Dense(2), L.Dropout(0.5)]))),
         "loop over time",
