@@ -432,6 +432,8 @@ def test_a_model_without_a_declared_input_works(how):
     assert prediction.mean.shape == (11, 1)
     assert np.all(prediction.std > 0)
     assert model.predict(data(11), verbose=0).shape == (11, 1)
+    if how == "never called":
+        assert model.inputs[0].shape == (None, 5)
 
 
 # -- what is made of the samples -------------------------------------------------------------------------
