@@ -119,7 +119,8 @@ def mc_predict(
 
     All dropout is active: layers, those within nested models and wrappers, `dropout` and
     `recurrent_dropout` of recurrent layers, attention dropout; of a plain model as of one of MC layers. The
-    rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes.
+    rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes,
+    but that one which was not built is built.
 
     What lies before the first dropout is computed once for each batch of inputs, and only the rest is
     sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with
@@ -234,7 +235,8 @@ def _sampler(model: keras.Model, batch: Any) -> "_Sampler":
 
 def _signature(model: keras.Model) -> tuple:
     """Return what a sampler was made for: layers may be added to a model, and attributes set."""
-    attributes = ("rate", "dropout", "recurrent_dropout", "noise_shape", "dtype_policy")
+    drops = ("rate", "dropout", "recurrent_dropout", "noise_shape")
+    attributes = (*drops, "dtype_policy", "activation", "lora_enabled")
     return tuple(
         (id(layer), *(str(getattr(layer, name, None)) for name in attributes))
         for layer in model._flatten_layers()
@@ -272,7 +274,13 @@ class _Sampler:
             first, values, last = graph.split(lambda operation: _has(operation, ids))
             _refuse_sums_over_rows(last)
             head = _first(graph, first, values)
-            self._tail = _last(graph, values, last, lambda c: places.setdefault(c, len(self.requests)))
+
+            def run(known: dict[Value, Any]) -> None:
+                for call in last:
+                    places.setdefault(call, len(self.requests))
+                    call.run(known)
+
+            self._tail = _last(graph, values, run)
         self.head = compiled(head, model)
         border = self.head(row)
         self._by_row = [True] * len(border) if graph is None else [value.has_batch for value in values]
@@ -289,12 +297,11 @@ class _Sampler:
         sizes = [math.prod(tuple(tensor.shape)[1:]) for tensor in (*border, *found)]
         sizes += [request.size for request in self.requests]
         self.rows = max(1, min(_ROWS, _BYTES // (4 * sum(sizes))))
-        self._thinned = None
+        self._thinned: tuple[Thinned, Callable] | None = None
         if graph is not None and keras.backend.backend() != "jax":  # where shapes may not vary by sample
             thinned = Thinned(last, graph.outputs, places)
-            self._thinned = thinned if thinned.saves else None
-            self._fill_in = lambda tensors, known: known.update(zip(values, tensors, strict=True))
-            self._outputs_of = lambda known: tree.flatten(fill_in(graph.outputs, known))
+            if thinned.saves:
+                self._thinned = thinned, _last(graph, values, thinned.run)
         self._tails = {
             (thin, keep): compiled(functools.partial(self._sums_and_samples, thin, keep), model)
             for thin in (False, True)
@@ -314,17 +321,15 @@ class _Sampler:
 
     def _thinned_samples(self, border: list, noise: list) -> list:
         """Return the same with masks that all rows share, one sample after the other."""
-        count, thinned = noise[0].shape[0], self._thinned
-        assert thinned is not None
+        if self._thinned is None:
+            raise RuntimeError("There is nothing to leave out: ask `thins` first.")
+        count, (thinned, tail) = noise[0].shape[0], self._thinned
         kernels = thinned.kernels()
 
         def sample(k: Any) -> list:
             own = [tensor[k] for tensor in noise]
-            known: dict[Value, Any] = {}
-            self._fill_in(border, known)
             with self._noise.given([n[None] for i, n in enumerate(own) if i not in thinned.places]):
-                thinned.run(known, lambda place: ops.reshape(own[place], (-1,)), kernels)
-            return self._outputs_of(known)
+                return tree.flatten(tail(border, lambda place: ops.reshape(own[place], (-1,)), kernels))
 
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -528,17 +533,15 @@ def _first(graph: Graph, calls: list[Call], border: list[Value]) -> Callable[[An
     return run
 
 
-def _last(
-    graph: Graph, border: list[Value], calls: list[Call], before: Callable[[Call], Any]
-) -> Callable[[list], Any]:
-    def run(tensors: list) -> Any:
+def _last(graph: Graph, border: list[Value], run: Callable) -> Callable:
+    """Return a function of the tensors at the border, and what else `run` takes, of the outputs."""
+
+    def tail(tensors: list, *others: Any) -> Any:
         known = dict(zip(border, tensors, strict=True))
-        for call in calls:
-            before(call)
-            call.run(known)
+        run(known, *others)
         return fill_in(graph.outputs, known)
 
-    return run
+    return tail
 
 
 def _whole(model: keras.Model, row: Any) -> Callable[[list], Any]:

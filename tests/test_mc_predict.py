@@ -409,6 +409,37 @@ def test_changed_weights_and_rates_count():
     assert np.all(third.mean != second.mean)
 
 
+def test_a_changed_activation_and_lora_count():
+    model, x = dense_chain(), data(300)
+    changes = {
+        "activation": lambda layer: setattr(layer, "activation", keras.activations.relu),
+        "lora": lambda layer: (layer.enable_lora(2), layer.lora_kernel_b.assign(np.ones((2, 9)))),
+    }
+    for change in changes.values():
+        before = kdx.mc_predict(model, x, 30, seed=1, batch_size=300).mean
+        change(model.layers[3])
+        after, few = (kdx.mc_predict(model, x, 30, seed=1, batch_size=n).mean for n in (300, 20))
+        expected = np.mean([_sample_by_hand(model, x, k) for k in range(30)], axis=0)
+        assert np.any(before != after)
+        np.testing.assert_allclose(after, expected, atol=50 * EPS)
+        np.testing.assert_allclose(few, expected, atol=50 * EPS)
+
+
+def _sample_by_hand(model, x, k):
+    """Compute sample `k` of `dense_chain` for seed 1 layer by layer, in NumPy but for the dense layers."""
+    place = 0
+    for layer in model.layers:
+        if not isinstance(layer, L.Dropout):
+            x = keras.ops.convert_to_numpy(layer(x))
+            continue
+        generator = np.random.SFC64(np.random.SeedSequence(1, spawn_key=(place,)))
+        words = generator.random_raw((k + 1) * -(-x.shape[1] // 2)).astype("<u8")
+        numbers = words.view("<u4").reshape(k + 1, -1)[k, : x.shape[1]]
+        x = x * (numbers >= round(layer.rate * 2**32)) / np.float32(1 - layer.rate)
+        place += 1
+    return x
+
+
 def test_a_model_that_trains_on_is_sampled_as_it_is_now():
     model, x = classifier(), data(32)
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
