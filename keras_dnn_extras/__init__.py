@@ -1,6 +1,8 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.fine_tuning import fine_tune
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
+from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
 from keras_dnn_extras.mc_conversion import to_deterministic, to_mc_dropout
 from keras_dnn_extras.mc_dropout import (
@@ -14,6 +16,7 @@ from keras_dnn_extras.mc_dropout import (
 from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
+from keras_dnn_extras.transfer import freeze, replace_head, unfreeze
 from keras_dnn_extras.uncertainty import (
     Entropies,
     RiskCoverage,
@@ -31,6 +34,7 @@ __all__ = [
     "Entropies",
     "ExponentialLR",
     "GradientNormMonitor",
+    "GradualUnfreezing",
     "LearningRateSearch",
     "MCAlphaDropout",
     "MCDropout",
@@ -50,12 +54,16 @@ __all__ = [
     "entropy_decomposition",
     "expected_calibration_error",
     "find_learning_rate",
+    "fine_tune",
+    "freeze",
     "mc_predict",
     "negative_log_likelihood",
     "plot_band",
     "plot_reliability",
     "plot_uncertainty",
+    "replace_head",
     "risk_coverage",
     "to_deterministic",
     "to_mc_dropout",
+    "unfreeze",
 ]

@@ -100,7 +100,8 @@ class GradientNormMonitor(StepCallback):
     Attributes:
         history: dict of `array.array` with one float per update of the last `fit`, under `"gradient_norm"`,
             `"clipped_gradient_norm"`, and as above `"gradient_norm/<layer name>"` and
-            `"update_ratio/<layer name>"`. 8 bytes a value.
+            `"update_ratio/<layer name>"`. 8 bytes a value. NaN while a layer is frozen that
+            `GradualUnfreezing` unfreezes.
         findings: list of what was found in the last `fit`, each with `kind`, `update`, `epoch`, `layers`
             and `message`, which `str` returns.
 
@@ -191,26 +192,37 @@ class GradientNormMonitor(StepCallback):
         step_state.measure_gradients(self, changes=self.update_ratios)
         self.history = {"gradient_norm": array("d"), "clipped_gradient_norm": array("d")}
         self._columns: dict[str, list[int]] = {}
+        self._measured: list[int] = []
+        self._begun: dict[str, int] = {}  # updates before the layer was unfrozen
+        self._verdict = Verdict(0, self.vanishing_threshold, self.exploding_threshold)
         self._per_layer: list[str] = []
         self._ratios: list[str] = []
         self._means: dict[str, _Mean] = {}
         self._name_layers()
 
     def _name_layers(self) -> None:
-        """Find the columns of each layer once the model is built, on TensorFlow maybe by the first step."""
+        """Find the columns of each layer, when the model is built and where `fit` unfreezes layers.
+
+        TensorFlow may build it by the first step.
+        """
         variables = self.step_state.measured_variables
-        if self._columns or not variables:
+        if list(map(id, variables)) == self._measured:
             return
+        self._measured = list(map(id, variables))
         owner = owners(self.model)
         columns: dict[str, list[int]] = {path: [] for path in layers_by_path(self.model)}
         for column, variable in enumerate(variables):
             columns[owner[id(variable)]].append(column)
+        known = list(self._columns)
         self._columns = {path: found for path, found in columns.items() if found}
         self._per_layer = [f"gradient_norm/{name}" for name in self._columns if self.per_layer]
         self._ratios = [f"update_ratio/{name}" for name in self._columns if self.update_ratios]
-        self.history |= {name: array("d") for name in (*self._per_layer, *self._ratios)}
-        self._means |= {name: _Mean() for name in (*self._per_layer, *self._ratios)}
-        self._verdict = Verdict(len(self._columns), self.vanishing_threshold, self.exploding_threshold)
+        for name in (*self._per_layer, *self._ratios):
+            if name not in self.history:  # there were updates without this layer
+                self._begun[name] = len(self.history["gradient_norm"])
+                self.history[name] = array("d", [math.nan] * self._begun[name])
+            self._means.setdefault(name, _Mean())
+        self._verdict.rearrange([known.index(n) if n in known else None for n in self._columns])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -328,8 +340,8 @@ class GradientNormMonitor(StepCallback):
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
         Without `per_layer`, the norm of all gradients together. The first layer is at the top. Gradients
-        that are not finite are red, and those of exactly 0 black. Of very many updates, neighbours share a
-        cell, which is their median.
+        that are not finite are red, and those of exactly 0 black; where a layer was frozen it is white. Of
+        very many updates, neighbours share a cell, which is their median.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
@@ -348,7 +360,7 @@ class GradientNormMonitor(StepCallback):
             )
         drawn = axes(ax)
         drawn.set_xlabel("update")
-        names = [name for name in self.history if name.startswith("gradient_norm/")]
+        names = self._per_layer
         if not names:
             _draw_lines(drawn, self.history)
             return drawn
@@ -357,6 +369,8 @@ class GradientNormMonitor(StepCallback):
             drawn.figure.set_size_inches(width, max(height, 0.16 * min(len(names), _LABELS)))
         norms = np.array([self.history[name] for name in names])
         _draw_map(drawn, norms, [name.removeprefix("gradient_norm/") for name in names])
+        for row, name in enumerate(names):
+            drawn.broken_barh([(0, self._begun[name])], (row, 1), color="white")
         return drawn
 
 

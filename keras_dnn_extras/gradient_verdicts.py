@@ -33,8 +33,21 @@ class Verdict:
         self._healthy = np.zeros(layers, bool)  # whether they have been large enough
         self._least = np.full(layers, math.inf)
         self._first: int | None = None
-        self._seen = 0
+        self._seen = np.zeros(layers, int)
         self._told = {kind: np.zeros(layers, bool) for kind in KINDS}
+
+    def rearrange(self, places: list[int | None]) -> None:
+        """Go on with other layers: those that were in these `places`, and new ones where it is None."""
+        new = Verdict(len(places), self._vanishing, self._exploding)
+        old = [(i, place) for i, place in enumerate(places) if place is not None]
+        for mine, theirs in zip(self._by_layer(), new._by_layer(), strict=True):
+            for i, place in old:
+                theirs[i] = mine[place]
+        self._run, self._healthy, self._least, self._seen, *told = new._by_layer()
+        self._told = dict(zip(KINDS, told, strict=True))
+
+    def _by_layer(self) -> list[np.ndarray]:
+        return [self._run, self._healthy, self._least, self._seen, *self._told.values()]
 
     def judge(self, updates: np.ndarray, norms: np.ndarray, totals: np.ndarray) -> dict[str, Found]:
         """Return what these updates bring to light, by its kind, in the order of the updates.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import PACKAGE
+from keras_dnn_extras.copying import copied
 from keras_dnn_extras.dropout_noise import dropout_layers
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
@@ -57,6 +58,7 @@ MC_CLASSES: dict[type, type] = {
     },
 }
 """What `to_mc_dropout` puts in the place of each layer that drops something."""
+_INSTEAD = "use `mc_predict`, which takes the model as it is"
 
 
 def to_mc_dropout(model: keras.Model) -> keras.Model:
@@ -98,7 +100,7 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
             "There is no dropout in the model, nothing would change. Add a layer such as "
             f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
         )
-    copy = _rebuilt(model, _Converter(MC_CLASSES, idle=False))
+    copy = copied(model, _Converter(MC_CLASSES, idle=False).converted, _INSTEAD)
     left = _inactive(copy)
     if left:
         raise ValueError(
@@ -134,7 +136,8 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
     """
     _check_model(model)
-    copy = _rebuilt(model, _Converter({mc: plain for plain, mc in MC_CLASSES.items()}, idle=True))
+    converter = _Converter({mc: plain for plain, mc in MC_CLASSES.items()}, idle=True)
+    copy = copied(model, converter.converted, _INSTEAD)
     left = [layer for layer in copy._flatten_layers() if type(layer) in MC_CLASSES.values()]
     if left:
         raise ValueError(
@@ -200,32 +203,6 @@ def _drops(config: dict[str, Any]) -> bool:
         return True
     cell = config.get("cell")
     return cell is not None and any(_drops(c["config"]) for c in cell["config"].get("cells", [cell]))
-
-
-def _rebuilt(model: keras.Model, converter: _Converter) -> keras.Model:
-    custom = {
-        keras.saving.get_registered_name(type(layer)): type(layer) for layer in model._flatten_layers()
-    }
-    try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)
-        config = converter.converted(config)
-        # The config was made here and now: it holds no code but the model's own.
-        copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
-    except (TypeError, NotImplementedError) as error:
-        raise ValueError(
-            "The model cannot be rebuilt from its config. Give its classes `get_config` and `from_config`, "
-            f"or use `mc_predict`, which takes the model as it is. Received: model={model}"
-        ) from error
-    if model.built and len(copy.weights) != len(model.weights):
-        raise ValueError(
-            f"The copy of the model has {len(copy.weights)} weights, the model has {len(model.weights)}: "
-            "a layer is shared between nested models, or is made by the first call. Use `mc_predict`, "
-            f"which takes the model as it is. Received: model={model}"
-        )
-    for new, old in zip(copy.weights, model.weights, strict=False):
-        new.assign(np.array(keras.ops.convert_to_numpy(old)))  # JAX would share it, and give it away
-    return copy
 
 
 def _inactive(model: keras.Model) -> list[keras.layers.Layer]:

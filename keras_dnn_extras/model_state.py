@@ -1,24 +1,23 @@
 """Snapshot and exact restore of what training changes: in a model, its optimizer and the generators."""
 
 import contextlib
-import copy
 import itertools
 import random
 import sys
 import types
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 # Private, as Keras has no other way to build a model without a call, and to its global generator.
 from keras.src import backend
 from keras.src.backend.common import global_state
 
-from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.in_step import strategy_scope
+from keras_dnn_extras.optimizer_state import carry_over, same_optimizer, value_on_host
 from keras_dnn_extras.optimizers import unscaled
 
 # What `fit` and `compile` set in a model, next to its variables.
@@ -93,6 +92,78 @@ def _first_batch(x: Any, batch_size: int) -> tuple[Any, Any]:
     return keras.utils.unpack_x_y_sample_weight(batch)[0], x
 
 
+def recompile(model: keras.Model, learning_rate: Any = None) -> None:
+    """Have the weights that are trainable now trained by a fresh optimizer, where `model` is compiled.
+
+    It is of the same class and settings, and has the state of the weights that the old one knows. All else
+    that the model was compiled with is not touched.
+
+    Args:
+        learning_rate: of the fresh optimizer, or None for what the old one has.
+
+    Raises:
+        ValueError: the optimizer cannot be made anew, or there are more than one.
+        RuntimeError: `model` is in the middle of `fit`.
+    """
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        return
+    optimizer = model.optimizer
+    with strategy_scope(model):
+        fresh = same_optimizer(optimizer, learning_rate)
+        if optimizer.built:
+            fresh.build(model.trainable_variables)
+            carry_over(optimizer, fresh)
+    set_optimizer(model, fresh)
+
+
+def set_optimizer(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Let `model` train with `optimizer` what is trainable now, as if it had been compiled with it."""
+    model.optimizer = optimizer
+    config = getattr(model, "_compile_config", None)
+    if config is not None and "optimizer" in config.config:
+        config.config["optimizer"] = optimizer
+    model.train_function = model.test_function = model.predict_function = None
+    accept_trainable(model)
+
+
+def check_recompilable(model: keras.Model) -> None:
+    """Raise what `recompile` would raise of `model`, before anything is changed in it."""
+    _refuse_in_fit(model)
+    if not getattr(model, "compiled", False) or model.optimizer is None:
+        return
+    others = [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer and value.built
+    ]
+    if others or isinstance(model.optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise ValueError(
+            "The model is trained by more than one optimizer, of which it cannot be told which weights are "
+            "theirs. Set `trainable` before they are built, and compile the model yourself. "
+            f"Received: model={model}, optimizer={model.optimizer}"
+        )
+    same_optimizer(model.optimizer)
+
+
+def accept_trainable(model: keras.Model) -> None:
+    """Let Keras take what is trainable now for what the model was compiled with: it warns otherwise."""
+    if hasattr(model, "_compiled_trainable_state"):
+        model._compiled_trainable_state = {layer: layer.trainable for layer in model._flatten_layers()}
+
+
+def _refuse_in_fit(model: keras.Model) -> None:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        of_fit = isinstance(owner, keras.callbacks.CallbackList) and owner._model is model
+        if of_fit and frame.f_code.co_name != "on_train_end":
+            raise RuntimeError(
+                "What is trained cannot be changed by a callback while `fit` runs. Pass the callback "
+                f"`GradualUnfreezing` to `fit`, or call `fit` again. Received: model={model}"
+            )
+        frame = frame.f_back
+
+
 @contextlib.contextmanager
 def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     """Train `model` as if it did not happen: within, by `learning_rate`; afterwards it is as it was.
@@ -103,13 +174,16 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     and PyTorch, and what `fit` leaves in the model. Also after an exception.
     """
     variables = _variables(model)
-    values = [_value(variable) for variable in variables]
+    values = [value_on_host(variable) for variable in variables]
     attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
     with _random_states_kept(), _buffers_kept(model):
         try:
             with _unbuilt_again(model), strategy_scope(model):
-                optimizer = _same_optimizer(model.optimizer, learning_rate)
-                _copy_state(model.optimizer, optimizer, model)
+                _check_weights(model)
+                optimizer = same_optimizer(model.optimizer, learning_rate)
+                optimizer.build(model.trainable_variables)
+                if model.optimizer.built:
+                    carry_over(model.optimizer, optimizer)
                 vars(model).update(optimizer=optimizer, _compile_metrics=None, train_function=None)
                 yield
         finally:
@@ -147,54 +221,14 @@ def _buffers_kept(model: keras.Model) -> Iterator[None]:
             buffer.copy_(value)
 
 
-def _value(variable: keras.Variable) -> np.ndarray:
-    # A copy: on JAX the array shares the variable's memory, which a step gives away.
-    return np.array(ops.convert_to_numpy(variable))
-
-
-def _same_optimizer(
-    optimizer: keras.optimizers.Optimizer, learning_rate: float
-) -> keras.optimizers.Optimizer:
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        inner = _same_optimizer(optimizer.inner_optimizer, learning_rate)
-        settings = {name: getattr(optimizer, name) for name in ("initial_scale", "dynamic_growth_steps")}
-        return type(optimizer)(inner, name=optimizer.name, **settings)
-    # The rate is put in beforehand: a schedule need not be one that can be serialized.
-    rate = keras.Variable(learning_rate, dtype="float32", trainable=False)
-    try:
-        with replaced(optimizer, _learning_rate=rate):
-            config = optimizer.get_config()
-        same = type(optimizer).from_config({**config, "learning_rate": learning_rate})
-    except TypeError as error:
-        raise ValueError(
-            f"`{type(optimizer).__name__}` cannot be made anew from its config, which the test needs: "
-            f"`get_config` has to tell every argument of its `__init__`. Received: optimizer={optimizer}"
-        ) from error
-    # Set by `exclude_from_weight_decay`, and not in the config.
-    excluded = {name: value for name, value in vars(optimizer).items() if name.startswith("_exclude_")}
-    vars(same).update(copy.deepcopy(excluded))
-    return same
-
-
-def _copy_state(
-    source: keras.optimizers.Optimizer, target: keras.optimizers.Optimizer, model: keras.Model
-) -> None:
-    """Give `target` the state of `source`, but for the learning rate."""
-    inner = unscaled(source)
+def _check_weights(model: keras.Model) -> None:
+    inner = unscaled(model.optimizer)
     weights = model.trainable_variables
     if inner.built and list(map(id, inner._trainable_variables)) != list(map(id, weights)):
         raise ValueError(
             "The trainable weights of the model are not those that its optimizer was built for. Compile "
             f"the model anew. Received: model={model}"
         )
-    target.build(weights)
-    found = [_value(variable) for variable in _state(source)]
-    for variable, value in zip(_state(target), found, strict=source.built):
-        variable.assign(value)
-
-
-def _state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    return [v for v in optimizer.variables if v is not unscaled(optimizer)._learning_rate]
 
 
 @contextlib.contextmanager
@@ -254,7 +288,7 @@ def _tensorflow_seeds_kept() -> Callable[[], Any]:
 def _keras_generator_kept() -> Callable[[], Any]:
     name = "global_seed_generator"
     generator = global_state.get_global_attribute(name)
-    state = None if generator is None else _value(generator.state)
+    state = None if generator is None else value_on_host(generator.state)
 
     def put_back() -> None:
         global_state.set_global_attribute(name, generator)

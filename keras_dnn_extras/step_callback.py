@@ -38,7 +38,7 @@ class StepCallback(keras.callbacks.Callback):
         self._before = seen_batches(optimizer) if hasattr(optimizer, "_iterations") else 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        fit = _fit_of(self)
+        fit = callbacks_of_fit(self)
         others = _flat(fit)
         if fit:
             others.remove(self)
@@ -78,7 +78,7 @@ class StepCallback(keras.callbacks.Callback):
         self._before = seen_batches(self.step_state.optimizer)  # a `CallbackList` may be used again
 
 
-def _fit_of(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+def callbacks_of_fit(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
     """Return the list of the callbacks that `fit` is calling, `callback` among them.
 
     Keras tells a callback its model and the number of epochs, but not which others there are. The

@@ -25,6 +25,8 @@ from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.driving import Driving
 from keras_dnn_extras.gradient_measurements import GradientMeasurements, Measured, widths
 from keras_dnn_extras.in_step import strategy_scope
+from keras_dnn_extras.model_state import accept_trainable
+from keras_dnn_extras.optimizer_state import rebuild
 from keras_dnn_extras.optimizers import (
     Clock,
     innermost_optimizer,
@@ -32,6 +34,7 @@ from keras_dnn_extras.optimizers import (
     learning_rate,
     seen_batches,
 )
+from keras_dnn_extras.pacing import Pacing
 from keras_dnn_extras.ring import Ring
 
 # Internals of Keras that the mechanism rests on. They are private, so their absence is told here
@@ -75,6 +78,7 @@ class StepState:
         self._fit = fit
         self._users: list[Any] = []
         self._driving = Driving(self.optimizer)
+        self._pacing = Pacing(self.optimizer)
         self._losses: dict[Any, list] = {}  # by callback, what it has not yet asked for
         self._batch_losses: BatchLosses | None = None
         self._records: dict[Any, list] = {}
@@ -150,6 +154,14 @@ class StepState:
         # One division of integers: the float that is nearest, as the user's 0.3 is to 3 / 10.
         return (epoch * clock.steps + batch) / clock.steps
 
+    def batches_until(self, epoch: int, now: int) -> int:
+        """Return how many batches the optimizer had seen when `epoch` began, some epochs before `now`."""
+        clock = self._clock
+        steps = clock.steps
+        if steps is None:  # epochs are taken to be equally long
+            steps = (seen_batches(self.optimizer) - clock.start) / now
+        return clock.start + round(epoch * steps)
+
     def initial_rate(self, own: float) -> float:
         """Return the learning rate that the fit began with, of which this call may be a later part.
 
@@ -179,6 +191,30 @@ class StepState:
                 first batch begins.
         """
         self._driving.add(name, curve)
+
+    def share_rate(self, weights: list[keras.Variable], share: float) -> None:
+        """Let `weights` train at this `share` of the learning rate. Before the first batch."""
+        self._pacing.share(weights, share)
+
+    def follow_trainable(self, started: dict[int, int]) -> None:
+        """Train the weights that are trainable now. At the beginning of an epoch.
+
+        The state of those that were trained already is kept. All others begin as if the optimizer did.
+
+        Args:
+            started: by `id(weight)`, how many batches the optimizer had seen when it first trained it, of
+                those for which that is not the beginning of all.
+        """
+        model, optimizer = self._model, self._model.optimizer
+        if optimizer.built:
+            with strategy_scope(model):
+                rebuild(optimizer, model.trainable_variables)
+        self._pacing.starts = started
+        self._measurements = None  # which has a column for each of them. All was read when the epoch ended
+        model.make_train_function(force=True)
+        self._plain, self._traced = model.train_function, None
+        model.train_function = self
+        accept_trainable(model)
 
     def record_losses(self, callback: Any) -> None:
         """Have the loss of each batch recorded."""
@@ -400,8 +436,8 @@ class StepState:
         return logs, (weights, others, own[:kept], metrics)
 
     def _parts(self) -> list[Any]:
-        parts = [self._batch_losses, self._measurements, self._driving if self._driving else None]
-        return [part for part in parts if part is not None]
+        parts = [self._batch_losses, self._measurements, self._driving, self._pacing]
+        return [part for part in parts if part]
 
     def _variables(self) -> list[keras.Variable]:
         added = list(self._driving.variables)

@@ -1,0 +1,46 @@
+"""Copies of whole models, made from their configs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_dnn_extras.optimizer_state import value_on_host
+
+
+def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:
+    """Return a copy of `model` that shares nothing with it, not compiled.
+
+    `clone_model` loses optional and sparse inputs, and leaves nodes in the layers of the original.
+
+    Args:
+        converted: changes the config of the copy, or None.
+        instead: what the user can do where the model cannot be copied, for errors.
+
+    Raises:
+        ValueError: the model cannot be rebuilt from its config.
+    """
+    custom = {
+        keras.saving.get_registered_name(type(layer)): type(layer) for layer in model._flatten_layers()
+    }
+    instead = f", or {instead}" if instead else ""
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)
+        config = converted(config) if converted else config
+        # The config was made here and now: it holds no code but the model's own.
+        copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
+    except (TypeError, NotImplementedError) as error:
+        raise ValueError(
+            "The model cannot be rebuilt from its config. Give its classes `get_config` and `from_config`"
+            f"{instead}. Received: model={model}"
+        ) from error
+    if model.built and len(copy.weights) != len(model.weights):
+        raise ValueError(
+            f"The copy of the model has {len(copy.weights)} weights, the model has {len(model.weights)}: "
+            "a layer is shared between nested models, or is made by the first call. Share it in one model, "
+            f"or make it in `__init__`{instead}. Received: model={model}"
+        )
+    for new, old in zip(copy.weights, model.weights, strict=False):
+        new.assign(value_on_host(old))
+    return copy

@@ -1,0 +1,298 @@
+"""Freeze, unfreeze, and give a trained model another head."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_dnn_extras.arguments import check_bool, check_positive
+from keras_dnn_extras.copying import copied
+from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
+from keras_dnn_extras.model_state import check_recompilable, recompile
+from keras_dnn_extras.trainable import is_batch_norm, set_trainable, within
+
+
+def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
+    """Freeze layers: no training moves them any more, and BatchNormalization is in inference mode.
+
+    A model that is compiled is recompiled with all that it was compiled with: Keras alone trains on as
+    before, raises, or half obeys, differently on each backend. Its optimizer is a fresh one of the same
+    class and settings, with the state that the old one had of the weights that are still trained, and the
+    number of its updates.
+
+    Args:
+        model: a Keras model. A nested model is frozen as a part of the model that is trained: pass that.
+        layers: None for all; the name of a layer, within a nested model its path, as in `backbone/conv1`;
+            an index or a slice of `model.layers`; a layer or a nested model; a compiled regular expression,
+            which is searched for in the paths; or a list of these.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: no layer is meant by `layers`, or the optimizer cannot be made anew.
+        TypeError: `model` is no model, or `layers` none of the above.
+        RuntimeError: a callback calls it while `fit` runs.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model.compile("adam", "mse")
+    >>> freeze(model, slice(0, -1)) is model
+    True
+    >>> [layer.trainable for layer in model.layers]
+    [False, True]
+
+    Reference:
+        Yosinski et al., How transferable are features in deep neural networks?, 2014
+        (https://arxiv.org/abs/1411.1792).
+    """
+    _check_model(model)
+    found = within(chosen_layers(model, layers))
+    check_recompilable(model)
+    set_trainable(model, found, False)
+    recompile(model)
+    return model
+
+
+def unfreeze(
+    model: keras.Model, layers: Any = None, *, learning_rate: float | None = None, batch_norm: bool = False
+) -> keras.Model:
+    """Let layers train again, but leave BatchNormalization frozen, as `freeze` left it.
+
+    A pretrained BatchNormalization that trains on few data forgets the statistics that the weights before
+    and after it were made for. A compiled model is recompiled as by `freeze`. The optimizer's averages of
+    the weights that are new to it begin with zero. Adam and its like do not correct them for it so late,
+    and take the first steps with them up to three times too large: `GradualUnfreezing` and `fine_tune` do.
+
+    Args:
+        model: a Keras model.
+        layers: as in `freeze`.
+        learning_rate: of the fresh optimizer, or None for what it is. The lower rate that is usual here.
+        batch_norm: whether to unfreeze BatchNormalization too.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: no layer is meant by `layers`, or BatchNormalization alone without `batch_norm`; the
+            model is not compiled and a `learning_rate` is given; the optimizer cannot be made anew.
+        TypeError: `model` is no model, `layers` none of what `freeze` takes, or `learning_rate` no number.
+        RuntimeError: a callback calls it while `fit` runs.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> model.compile("adam", "mse")
+    >>> model = unfreeze(freeze(model, "dense"), "dense", learning_rate=1e-5) # doctest: +SKIP
+
+    Reference:
+        Ioffe & Szegedy, Batch Normalization, 2015 (https://arxiv.org/abs/1502.03167).
+    """
+    _check_model(model)
+    check_bool("batch_norm", batch_norm)
+    if learning_rate is not None:
+        check_positive("learning_rate", learning_rate)
+        if not getattr(model, "compiled", False):
+            raise ValueError(
+                "A model that is not compiled has no learning rate. Compile it with this one. "
+                f"Received: learning_rate={learning_rate}, model={model}"
+            )
+    found = to_unfreeze(model, layers, batch_norm)
+    check_recompilable(model)
+    set_trainable(model, found, True)
+    recompile(model, learning_rate)
+    return model
+
+
+def to_unfreeze(
+    model: keras.Model, layers: Any, batch_norm: bool, name: str = "layers"
+) -> list[keras.layers.Layer]:
+    """Return the layers that unfreezing `layers` sets, those within them included."""
+    found = within(chosen_layers(model, layers, name))
+    if batch_norm:
+        return found
+    others = [layer for layer in found if not is_batch_norm(layer)]
+    if not others:
+        raise ValueError(
+            "BatchNormalization stays frozen unless `batch_norm=True`, and there is nothing else in "
+            f"`{name}`. Received: {name}={layers!r}, batch_norm=False"
+        )
+    return others
+
+
+def replace_head(
+    model: keras.Model, head: Any, *, after: str | None = None, freeze_body: bool = True
+) -> keras.Model:
+    """Return a new model: the body of `model`, copied, under another head.
+
+    Training it leaves `model` as it was. Inputs that the body does not need are left out.
+
+    Args:
+        model: a functional or sequential model that is built.
+        head: a layer, a list of layers, one after the other, or a model. It is taken as it is, no copy.
+        after: name or path of the last layer of the body. None: all but the last layer of the model.
+        freeze_body: whether to freeze the body, as `freeze` does.
+
+    Returns:
+        A functional model, or a sequential one if `model` is that. It is not compiled.
+
+    Raises:
+        ValueError: there is no layer `after`, or the model cannot be cut there, or cannot be copied.
+        TypeError: `model` is no model, or `head` no layer, list of layers or model.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)])
+    >>> new_model = replace_head(model, keras.layers.Dense(3, activation="softmax"))
+    >>> new_model.output_shape
+    (None, 3)
+    >>> [layer.trainable for layer in new_model.layers]
+    [False, True]
+
+    Reference:
+        Donahue et al., DeCAF, 2013 (https://arxiv.org/abs/1310.1531).
+    """
+    _check_model(model)
+    check_bool("freeze_body", freeze_body)
+    heads = list(head) if isinstance(head, (list, tuple)) else [head]
+    if not heads or not all(isinstance(layer, keras.layers.Layer) for layer in heads):
+        raise TypeError(
+            f"Expected `head` to be a layer, a list of layers or a model. Received: head={head!r}"
+        )
+    if after is not None and not isinstance(after, str):
+        raise TypeError(f"Expected `after` to be the name of a layer. Received: after={after!r}")
+    _check_cut(model, after)
+    body = _cut(copied(model), after)
+    _set_apart(heads, body)
+    if freeze_body:
+        set_trainable(body, within([body]), False)
+    if isinstance(body, keras.Sequential):
+        return keras.Sequential([_input_of(body), *body.layers, *heads], name=model.name)
+    outputs = body.outputs[0] if len(body.outputs) == 1 else body.output
+    for layer in heads:
+        outputs = layer(outputs)
+    return keras.Model(body.input, outputs, name=model.name)
+
+
+def _check_cut(model: keras.Model, after: str | None) -> None:
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "_nodes_by_depth"):
+        raise ValueError(
+            "A model that computes in code of its own cannot be cut. Make the body a functional or "
+            f"sequential model. Received: model={model}"
+        )
+    if not model.built:
+        raise ValueError(
+            "The model has no weights yet. Give it a `keras.Input`, or call it on data. "
+            f"Received: model={model}"
+        )
+    if after is None:
+        last = _output_layer(model)
+        if isinstance(last, keras.Model):
+            raise ValueError(
+                f"The last layer of the model, {last.name!r}, is a model itself. Name the layer to cut "
+                f"after, one within it maybe. {near(last.name + '/', _paths(model))} Received: after=None"
+            )
+    elif after not in _paths(model):
+        raise ValueError(
+            f"The model has no layer of the name {after!r}. {near(after, _paths(model))} "
+            f"Received: after={after!r}"
+        )
+
+
+def _paths(model: keras.Model) -> list[str]:
+    return list(layers_by_path(model, nested_models=True))
+
+
+def _output_layer(model: keras.Model) -> keras.layers.Layer:
+    if isinstance(model, keras.Sequential):
+        return model.layers[-1]
+    last = {
+        id(tensor._keras_history.operation): tensor._keras_history.operation for tensor in model.outputs
+    }
+    if len(last) > 1:
+        names = ", ".join(repr(layer.name) for layer in last.values())
+        raise ValueError(
+            f"The model has several output layers: {names}. Name the layer to cut after. "
+            "Received: after=None"
+        )
+    return next(iter(last.values()))
+
+
+def _cut(model: keras.Model, after: str | None) -> keras.Model:
+    """Return `model` up to the layer `after`, or without its output layer."""
+    if isinstance(model, keras.Sequential):
+        return _cut_sequential(model, after)
+    if after is None:
+        node = _output_layer(model)._inbound_nodes[-1]
+        return _model_to(model, node.arguments.args[0] if node.arguments.args else node.input_tensors)
+    name, _, inner = after.partition("/")
+    layer = model.get_layer(name)
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if node.operation is layer]
+    if len(nodes) != 1:
+        raise ValueError(
+            f"The layer {name!r} is called {len(nodes)} times, so the model cannot be cut after it. "
+            f"Received: after={after!r}"
+        )
+    if not inner:
+        return _model_to(model, _packed(nodes[0].outputs))
+    arguments = nodes[0].arguments
+    outputs = _cut(layer, inner)(*arguments.args, **arguments.kwargs)
+    return _model_to(model, outputs)
+
+
+def _cut_sequential(model: keras.Sequential, after: str | None) -> keras.Sequential:
+    layers = model.layers
+    if after is None:
+        kept = layers[:-1]
+    else:
+        name, _, inner = after.partition("/")
+        place = [layer.name for layer in layers].index(name)
+        kept = layers[: place + 1]
+        if inner:
+            kept[-1] = _cut(kept[-1], inner)
+    if not kept:
+        raise ValueError(f"The model has no layer but its head. Received: model={model}")
+    return keras.Sequential([_input_of(model), *kept], name=model.name)
+
+
+def _input_of(model: keras.Sequential) -> keras.layers.Layer:
+    given = model.inputs[0]
+    return keras.Input(batch_shape=given.shape, dtype=given.dtype, sparse=given.sparse, name=given.name)
+
+
+def _model_to(model: keras.Model, outputs: Any) -> keras.Model:
+    """Return the model from those of the inputs that `outputs` need."""
+    return keras.Model(model.input, outputs, name=model.name)
+
+
+def _packed(outputs: Sequence[Any]) -> Any:
+    return outputs[0] if len(outputs) == 1 else list(outputs)
+
+
+def _set_apart(heads: list[keras.layers.Layer], body: keras.Model) -> None:
+    """Give layers that Keras named, and that are not built, a name that the body does not have."""
+    taken = {layer.name for layer in body.layers}
+    for layer in heads:
+        if layer.name not in taken:
+            taken.add(layer.name)
+            continue
+        by_keras = re.fullmatch(
+            rf"{keras.src.utils.naming.to_snake_case(type(layer).__name__)}(_\d+)?", layer.name
+        )
+        if layer.built or not by_keras:
+            raise ValueError(
+                f"The body has a layer of the name {layer.name!r} too. Give that of the head another name. "
+                f"Received: head={heads}"
+            )
+        count = 1
+        while f"{layer.name}_{count}" in taken:
+            count += 1
+        layer._name = f"{layer.name}_{count}"
+        taken.add(layer.name)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
