@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -20,6 +21,8 @@ from keras_dnn_extras.trainable import set_trainable
 from keras_dnn_extras.transfer import to_unfreeze
 
 _BACKUP = keras.callbacks.BackupAndRestore
+# What was frozen when a fit began that has not come to its end, by its model.
+_FROZEN: WeakKeyDictionary[keras.Model, list[keras.layers.Layer]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class GradualUnfreezing(StepCallback):
     saved model and `initial_epoch`, the same layers are frozen as without the interruption.
 
     Args:
-        plan: dict that maps an epoch, from 0, to the layers that are unfrozen when it begins: None for
-            all, a name or a path, an int, a slice, a layer, a compiled regular expression, or a list of
-            these, as in `unfreeze`.
+        plan: dict that maps an epoch, from 0, to the layers that are unfrozen when it begins, as in
+            `unfreeze`: None for all that are frozen, a name or a path, an int, a slice, a layer, a compiled
+            regular expression, or a list of these.
         batch_norm: whether to unfreeze BatchNormalization too.
         verbose: 1 prints what is unfrozen.
 
@@ -125,15 +128,21 @@ class GradualUnfreezing(StepCallback):
         ]
         self.unfrozen = {}
         self._starts: dict[int, int] = {}
-        self._trained = self._known()  # in fits before this one
         self._started = False
-        done = max([0, *(_epoch_of_backup(other) for other in others if isinstance(other, _BACKUP))])
+        backups = [_epoch_of_backup(other) for other in others if isinstance(other, _BACKUP)]
+        if None not in backups and backups:  # after an interruption, maybe in this process
+            set_trainable(self.model, _FROZEN.get(self.model, []), False)
+        layers = self.model._flatten_layers()
+        _FROZEN[self.model] = [layer for layer in layers if not layer.trainable]
+        # In fits before this one, and not forgotten.
+        self._trained = self._known() & set(map(id, self.model.trainable_variables))
+        done = max([0, *(epoch for epoch in backups if epoch is not None)])
         self._restored = [stage for stage in self._left if stage.epoch <= done]
         for stage in self._restored:
             set_trainable(self.model, stage.layers, True)
 
     def take_part(self, step_state: StepState) -> None:
-        if self._restored:
+        if self._restored or self._known() - set(map(id, self.model.trainable_variables)):
             step_state.follow_trainable({})
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -146,11 +155,15 @@ class GradualUnfreezing(StepCallback):
             self._unfreeze(due, epoch)
         self._started = True
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        super().on_train_end(logs)
+        _FROZEN.pop(self.model, None)
+
     def _refuse_unfrozen(self) -> None:
         weights = {id(variable) for variable in self.model.trainable_variables}
         for stage in self._left:
             found = [v for v in stage.weights if id(v) in weights]
-            if found:
+            if found and (self.plan[stage.epoch] is not None or len(found) == len(stage.weights)):
                 path = owners(self.model)[id(found[0])]
                 raise ValueError(
                     f"The layer {path!r} is to be unfrozen in epoch {stage.epoch}, but it is not frozen. "
@@ -166,8 +179,9 @@ class GradualUnfreezing(StepCallback):
             begin = self.step_state.batches_until(stage.epoch, epoch) if resumed else 0
             now = seen_batches(unscaled(self.model.optimizer))
             for key in map(id, stage.weights):
-                in_state = key in (known if resumed else self._trained)
-                self._starts[key] = begin if in_state else now
+                if key not in self._starts:  # of an earlier stage
+                    in_state = key in (known if resumed else self._trained)
+                    self._starts[key] = begin if in_state else now
             self.unfrozen[stage.epoch] = _paths(self.model, stage)
             if self.verbose:
                 self._tell(stage)
@@ -194,15 +208,12 @@ def _paths(model: keras.Model, stage: _Stage) -> list[str]:
     ]
 
 
-def _epoch_of_backup(backup: keras.callbacks.BackupAndRestore) -> int:
-    """Return the epoch in which `backup` saved what it is about to restore, or 0."""
-    path = Path(backup._training_metadata_path)
-    if not path.exists():
-        return 0
+def _epoch_of_backup(backup: keras.callbacks.BackupAndRestore) -> int | None:
+    """Return the epoch in which `backup` saved what it is about to restore, or None."""
     try:
-        epoch = json.loads(path.read_text())["epoch"]
-    except (ValueError, KeyError):  # it falls back to the one before, or starts anew
-        return 0
+        epoch = json.loads(Path(backup._training_metadata_path).read_text())["epoch"]
+    except (OSError, ValueError, KeyError):  # there is none, or it is not whole
+        return None
     return epoch - 1 if backup.save_freq == "epoch" else epoch
 
 

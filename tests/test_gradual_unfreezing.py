@@ -1,0 +1,435 @@
+"""GradualUnfreezing: against phases with recompiling and separate optimizers, resumed, saved, refused."""
+
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import truth
+from transfer_models import MODELS, assert_same, data, fit, layer, nested, path, values
+
+import keras_dnn_extras as kdx
+
+L = keras.layers
+BACKEND = keras.backend.backend()
+# Everything in the updates is float32: a few roundings in each of 16 updates of weights up to 1 and steps
+# up to 0.1, 16 * 8 * 2**-24, and as much again for what other weights make of the next gradients.
+ROUNDINGS = 2 * 16 * 8 * 2.0**-24
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+def frozen(optimizer, make=nested, **compile_arguments):
+    """Return a model whose head alone trains, always with the same weights."""
+    keras.utils.set_random_seed(1)
+    model = make()
+    kdx.freeze(model, path(model, "body"))
+    model.compile(optimizer, "mse", **compile_arguments)
+    return model
+
+
+def plan(model):
+    return {1: path(model, "second"), 2: path(model, "body")}
+
+
+def phases(model, epochs=4, **arguments):
+    """Train as the plan says, with one `fit` for each phase and Keras's own recompiling."""
+    stages = plan(model)
+    begin = 0
+    for end in (*stages, epochs):
+        if begin:
+            kdx.unfreeze(model, stages[begin])
+        fit(model, initial_epoch=begin, epochs=end, **arguments)
+        begin = end
+
+
+SGD = {
+    "plain": lambda: keras.optimizers.SGD(0.1),
+    "momentum": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+    "clipped": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.3),
+    "decayed": lambda: keras.optimizers.SGD(0.1, weight_decay=0.1),
+    "accumulating": lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+}
+ADAPTIVE = {
+    "Adam": lambda: keras.optimizers.Adam(0.02),
+    "AdamW": lambda: keras.optimizers.AdamW(0.02, weight_decay=0.1),
+    "Adamax": lambda: keras.optimizers.Adamax(0.02),
+    "Lamb": lambda: keras.optimizers.Lamb(0.02),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.02, momentum=0.5),
+    "Adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "Lion": lambda: keras.optimizers.Lion(0.002),
+}
+
+
+# -- the weights -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", SGD)
+def test_equals_phases_with_recompiling_to_the_last_bit(optimizer):
+    model, expected = frozen(SGD[optimizer]()), frozen(SGD[optimizer]())
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    phases(expected)
+    assert_same(values(model.weights), values(expected.weights))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "arguments", [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 3}]
+)
+def test_the_same_in_models_of_every_kind_however_they_are_compiled(kind, arguments):
+    if BACKEND == "torch" and "run_eagerly" not in arguments:
+        pytest.skip("refused by Keras on torch, or compiles for minutes")
+    model, expected = (frozen(SGD["momentum"](), MODELS[kind], **arguments) for _ in range(2))
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    phases(expected)
+    assert_same(values(model.weights), values(expected.weights))
+
+
+@pytest.mark.slow
+def test_equals_phases_in_a_step_that_torch_compiles():
+    model, expected = (frozen(SGD["momentum"](), jit_compile=True) for _ in range(2))
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    phases(expected)
+    assert_same(values(model.weights), values(expected.weights))
+
+
+def separate_optimizers(model, make, epochs=4):
+    """Train in a plain loop, with an optimizer of its own for what is unfrozen in each epoch."""
+    stages = {0: ["head"], 1: ["second"], 2: ["first"]}
+    parts = []
+    x, y = data()
+    for epoch in range(epochs):
+        if epoch in stages:
+            for name in stages[epoch]:
+                layer(model, name).trainable = True
+            weights = [w for name in stages[epoch] for w in layer(model, name).trainable_weights]
+            parts.append((make(), weights))
+        for i in range(0, len(x), 5):
+            found = truth.gradients_by_autodiff(model, x[i : i + 5], y[i : i + 5])
+            of_weight = dict(zip(map(id, model.trainable_variables), found, strict=True))
+            for optimizer, weights in parts:
+                gradients = [keras.ops.convert_to_tensor(of_weight[id(w)]) for w in weights]
+                optimizer.apply(gradients, weights)
+
+
+@pytest.mark.parametrize("optimizer", ADAPTIVE)
+def test_layers_begin_as_with_an_optimizer_of_their_own(optimizer):
+    def unregularized():
+        model = nested()
+        layer(model, "first").kernel.regularizer = None
+        return model
+
+    model = frozen(ADAPTIVE[optimizer](), unregularized)
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    expected = frozen("sgd", unregularized)
+    for outer in expected._flatten_layers():
+        if outer._layers:
+            with_flags = [(inner, inner.trainable) for inner in outer._flatten_layers(include_self=False)]
+            outer.trainable = True
+            for inner, flag in with_flags:
+                if not inner._layers:
+                    inner.trainable = flag
+    separate_optimizers(expected, ADAPTIVE[optimizer])
+    for new, old in zip(values(model.weights), values(expected.weights), strict=True):
+        np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
+
+
+def first_steps(optimizer, epoch):
+    """Return the largest change of a weight in the first update after it was unfrozen in `epoch`."""
+    model = frozen(optimizer)
+    fit(model, epochs=epoch + 1, callbacks=[kdx.GradualUnfreezing({epoch: "body/second"})], batch_size=20)
+    keras.utils.set_random_seed(1)
+    before = values(layer(nested(), "second").weights)
+    changes = [
+        abs(a - b).max() for a, b in zip(values(layer(model, "second").weights), before, strict=True)
+    ]
+    return max(changes)
+
+
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.Nadam, keras.optimizers.Adamax])
+def test_there_is_no_jump_after_many_updates(make):
+    # A first step of Adam is as large as the rate, whatever the gradient; late ones without correction
+    # are 0.1 / sqrt(0.001) = 3.2 times as large.
+    late = first_steps(make(0.01), 60)
+    assert late <= 0.01 * (1 + 1e-5)
+
+
+def test_batch_normalization_stays_frozen_unless_asked_for():
+    for batch_norm in (False, True):
+        model = frozen("adam")
+        before = values(layer(model, "norm").weights)
+        fit(model, epochs=3, callbacks=[kdx.GradualUnfreezing({1: None}, batch_norm=batch_norm)])
+        moved = [(a != b).any() for a, b in zip(values(layer(model, "norm").weights), before, strict=True)]
+        assert moved == [batch_norm] * 4
+
+
+class _AtEpochEnd(keras.callbacks.Callback):
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.call(epoch)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: keras.optimizers.AdamW(0.01, weight_decay=0.5, use_ema=True), *SGD.values()]
+)
+def test_until_its_epoch_nothing_moves_a_layer(make):
+    model = frozen(make())
+    seen = []
+    look = _AtEpochEnd(lambda epoch: seen.append(values(model.layers[1].weights)))
+    fit(model, epochs=3, callbacks=[kdx.GradualUnfreezing({2: "body"}), look])
+    keras.utils.set_random_seed(1)
+    before = values(nested().layers[1].weights)
+    for found in seen[:2]:
+        assert_same(found, before)
+    assert (seen[2][0] != before[0]).any()
+
+
+def test_a_moving_average_does_not_pull_new_weights_to_zero():
+    model = frozen(keras.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.5))
+    before = values(layer(model, "second").weights)
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing({2: "body"})])  # ends with the average
+    for new, old in zip(values(layer(model, "second").weights), before, strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-4)
+
+
+# -- in company ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_goes_with_one_cycle_whose_rates_are_those_of_the_curve(first):
+    model = frozen(keras.optimizers.Adam(0.1))
+    callbacks = [kdx.GradualUnfreezing(plan(model)), kdx.OneCycleScheduler(0.02)]
+    fit(model, epochs=4, callbacks=callbacks if first else callbacks[::-1])
+    curve = kdx.OneCycle(0.02, 16).curve(np.arange(16))
+    np.testing.assert_allclose(callbacks[1].history["learning_rate"], curve, rtol=1e-12)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_gradient_norms_of_a_layer_begin_when_it_is_unfrozen(first, pyplot):
+    model = frozen(keras.optimizers.SGD(0.1))
+    monitor = kdx.GradientNormMonitor(on_problem="raise")
+    callbacks = [kdx.GradualUnfreezing(plan(model)), monitor]
+    history = fit(model, epochs=4, callbacks=callbacks if first else callbacks[::-1]).history
+    assert np.isnan(monitor.history["gradient_norm/body/second"][:4]).all()
+    expected = frozen(keras.optimizers.SGD(0.1))
+    norms = {"head": [], "body/second": [np.nan] * 4, "body/first": [np.nan] * 8}
+    x, y = data()
+    for epoch in range(4):
+        if epoch in plan(expected):
+            kdx.unfreeze(expected, plan(expected)[epoch])
+        names = ["body/first", "body/second", "head"][-1 - min(epoch, 2) :]
+        for i in range(0, 20, 5):
+            found = truth.gradients_by_autodiff(expected, x[i : i + 5], y[i : i + 5])
+            for name, pair in zip(names, zip(found[::2], found[1::2], strict=True), strict=True):
+                norms[name].append(np.sqrt(sum(np.sum(np.square(g, dtype="float64")) for g in pair)))
+            expected.train_on_batch(x[i : i + 5], y[i : i + 5])
+    layer(expected, "first")
+    for name in ("head", "body/second"):
+        found = monitor.history[f"gradient_norm/{name}"]
+        np.testing.assert_allclose(found, norms[name], rtol=1e-4)
+    assert len(history["gradient_norm/body/first"]) == 2
+    labels = [label.get_text() for label in monitor.plot().get_yticklabels()]
+    assert labels == ["body/first", "body/second", "head"]
+
+
+def test_the_step_is_kerass_own_again_after_fit():
+    model = frozen(keras.optimizers.Adam(0.01))
+    optimizer = model.optimizer
+    fit(model, epochs=3, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    assert model.optimizer is optimizer
+    assert len(optimizer.variables) == 2 + 2 * 6
+    assert not any(name in vars(optimizer) for name in ("update_step", "_backend_apply_gradients"))
+    expected = frozen(keras.optimizers.Adam(0.01))
+    kdx.unfreeze(expected)
+    expected.set_weights(values(model.weights))
+    for new, old in zip(expected.optimizer.variables, optimizer.variables, strict=False):
+        if expected.optimizer.built:
+            new.assign(values([old])[0])
+    before = values(model.weights)
+    fit(model, epochs=2)
+    assert all(
+        (a != b).any()
+        for a, b in zip(values(model.trainable_weights), before[:2] + before[6:], strict=False)
+    )
+
+
+# -- interrupted -----------------------------------------------------------------------------------------
+
+
+class _Stop(Exception):
+    pass
+
+
+def interrupt_at(epoch, batch=None):
+    class Interrupt(keras.callbacks.Callback):
+        epoch_now = 0
+
+        def on_epoch_begin(self, now, logs=None):
+            self.epoch_now = now
+            if now == epoch and batch is None:
+                raise _Stop
+
+        def on_train_batch_end(self, now, logs=None):
+            if batch is not None and (self.epoch_now, now) == (epoch, batch):
+                raise _Stop
+
+    return Interrupt()
+
+
+RESUMED = {"Adam": ADAPTIVE["Adam"], "momentum": SGD["momentum"], "AdamW": ADAPTIVE["AdamW"]}
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("backup_first", [True, False])
+@pytest.mark.parametrize("optimizer", RESUMED)
+def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(optimizer, epoch, backup_first, tmp_path):
+    make = RESUMED[optimizer]
+
+    def callbacks(model):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        both = [backup, kdx.GradualUnfreezing(plan(model))]
+        return both if backup_first else both[::-1]
+
+    model = frozen(make())
+    with pytest.raises(_Stop):
+        fit(model, epochs=4, callbacks=[*callbacks(model), interrupt_at(epoch)])
+    resumed = frozen(make())  # as in another process
+    fit(resumed, epochs=4, callbacks=callbacks(resumed))
+    whole = frozen(make())
+    fit(whole, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(whole))])
+    assert_same(values(resumed.weights), values(whole.weights))
+    assert_same(values(resumed.optimizer.variables), values(whole.optimizer.variables))
+
+
+def test_resumed_in_the_same_process_after_an_interrupted_epoch(tmp_path):
+    def callbacks(model):
+        return [keras.callbacks.BackupAndRestore(tmp_path / "backup"), kdx.GradualUnfreezing(plan(model))]
+
+    model = frozen(ADAPTIVE["Adam"]())
+    with pytest.raises(_Stop):
+        fit(model, epochs=4, callbacks=[*callbacks(model), interrupt_at(2, batch=1)])
+    fit(model, epochs=4, callbacks=callbacks(model))
+    whole = frozen(ADAPTIVE["Adam"]())
+    fit(whole, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(whole))])
+    assert_same(values(model.weights), values(whole.weights))
+
+
+@pytest.mark.parametrize("optimizer", RESUMED)
+def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(optimizer, tmp_path):
+    make = RESUMED[optimizer]
+    whole = frozen(make())
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    fit(whole, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(whole)), checkpoint])
+    for epoch in (1, 2, 3):
+        resumed = keras.models.load_model(tmp_path / f"{epoch}.keras")
+        fit(resumed, epochs=4, initial_epoch=epoch, callbacks=[kdx.GradualUnfreezing(plan(resumed))])
+        assert_same(values(resumed.weights), values(whole.weights))
+
+
+def test_saved_in_mid_fit_it_loads_and_trains_without_the_package(tmp_path):
+    model = frozen(keras.optimizers.Adam(0.01))
+    save = _AtEpochEnd(lambda epoch: model.save(tmp_path / f"{epoch}.keras"))
+    fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({1: "body/second"}), save])
+    script = (
+        "import sys, json, warnings, numpy as np, keras; warnings.simplefilter('error')\n"
+        f"model = keras.models.load_model({str(tmp_path / '1.keras')!r})\n"
+        "assert 'keras_dnn_extras' not in sys.modules\n"
+        "layers = [l for l in model._flatten_layers() if l.weights and not l._layers]\n"
+        "frozen = [l.name for l in layers if not l.trainable]\n"
+        "found = [len(model.optimizer.variables), int(model.optimizer.iterations), frozen]\n"
+        "model.fit(np.ones((8, 6)), np.ones((8, 2)), verbose=0)\n"
+        "print(json.dumps(found))"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    variables, updates, names = json.loads(run.stdout.splitlines()[-1])
+    assert (variables, updates) == (2 + 2 * 4, 8)
+    assert sorted(names) == ["first", "norm"]
+
+
+# -- the callback itself ---------------------------------------------------------------------------------
+
+
+def test_tells_what_it_unfroze(capsys):
+    model = frozen("sgd")
+    gradual = kdx.GradualUnfreezing(plan(model), verbose=1)
+    fit(model, epochs=3, callbacks=[gradual])
+    assert gradual.unfrozen == {1: ["body/second"], 2: ["body/first", "body/second"]}
+    assert "Epoch 2: GradualUnfreezing unfroze body/second (30 weights)." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "layers", [None, "body", ["a", 1], slice(0, 2), re.compile("x", re.I), [slice(1), re.compile("y")]]
+)
+def test_config_round_trip_through_json(layers):
+    gradual = kdx.GradualUnfreezing({np.int64(3): layers, 1: 0}, batch_norm=True, verbose=1)
+    config = json.loads(json.dumps(gradual.get_config()))
+    again = kdx.GradualUnfreezing.from_config(config)
+    assert again.plan == {1: 0, 3: layers}
+    assert again.get_config() == gradual.get_config()
+    assert (again.batch_norm, again.verbose) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        *(({}, ValueError), ({-1: None}, ValueError)),
+        *(([1], TypeError), ({1.5: None}, TypeError), ({True: None}, TypeError)),
+        *(({1: 2.5}, TypeError), ({1: True}, TypeError)),
+    ],
+)
+def test_a_wrong_plan_is_an_error(wrong, error):
+    with pytest.raises(error, match="plan"):
+        kdx.GradualUnfreezing(wrong)
+
+
+def test_layers_that_are_not_frozen_or_not_there_are_errors_before_training():
+    model = frozen("sgd")
+    kdx.unfreeze(model, "body/second")
+    before = values(model.weights)
+    with pytest.raises(ValueError, match=r"'body/second' is to be unfrozen in epoch 1.*freeze\(model"):
+        fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({1: "body"})])
+    with pytest.raises(ValueError, match="'body/second'"):
+        fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({1: "second"})])
+    with pytest.raises(ValueError, match="two `GradualUnfreezing`"):
+        fit(
+            model,
+            callbacks=[kdx.GradualUnfreezing({1: "body/first"}), kdx.GradualUnfreezing({2: "body/first"})],
+        )
+    assert_same(values(model.weights), before)
+
+
+def test_a_second_fit_of_an_unfrozen_model_tells_to_freeze_it():
+    model = frozen("sgd")
+    gradual = kdx.GradualUnfreezing({1: "body/second"})
+    fit(model, epochs=2, callbacks=[gradual])
+    with pytest.raises(ValueError, match="is not frozen"):
+        fit(model, epochs=2, callbacks=[gradual])
+    kdx.freeze(model, "body")
+    fit(model, epochs=2, callbacks=[gradual])
+    assert gradual.unfrozen == {1: ["body/second"]}
+
+
+def test_a_model_that_is_frozen_altogether_may_begin_with_its_first_layers():
+    model = frozen("sgd")
+    kdx.freeze(model)
+    fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({0: "head", 1: "body/second"})])
+    assert [v.name for v in model.trainable_variables] == ["kernel", "bias"] * 2
+
+
+def test_an_epoch_that_is_not_reached_changes_nothing():
+    model, expected = frozen("adam"), frozen("adam")
+    fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({5: "body"})])
+    fit(expected, epochs=2)
+    for new, old in zip(values(model.weights), values(expected.weights), strict=True):
+        np.testing.assert_allclose(new, old, rtol=0, atol=2 * ROUNDINGS)
