@@ -289,7 +289,7 @@ def _set_apart(heads: list[keras.layers.Layer], body: keras.Model) -> None:
         count = 1
         while f"{layer.name}_{count}" in taken:
             count += 1
-        layer._name = f"{layer.name}_{count}"
+        layer.name = f"{layer.name}_{count}"
         taken.add(layer.name)
 
 

@@ -266,7 +266,7 @@ def test_the_step_is_kerass_own_again_after_fit():
 # -- interrupted -----------------------------------------------------------------------------------------
 
 
-class _Stop(Exception):
+class _StopError(Exception):
     pass
 
 
@@ -277,11 +277,11 @@ def interrupt_at(epoch, batch=None):
         def on_epoch_begin(self, now, logs=None):
             self.epoch_now = now
             if now == epoch and batch is None:
-                raise _Stop
+                raise _StopError
 
         def on_train_batch_end(self, now, logs=None):
             if batch is not None and (self.epoch_now, now) == (epoch, batch):
-                raise _Stop
+                raise _StopError
 
     return Interrupt()
 
@@ -301,7 +301,7 @@ def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(optimizer, epoch,
         return both if backup_first else both[::-1]
 
     model = frozen(make())
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         fit(model, epochs=4, callbacks=[*callbacks(model), interrupt_at(epoch)])
     resumed = frozen(make())  # as in another process
     fit(resumed, epochs=4, callbacks=callbacks(resumed))
@@ -316,7 +316,7 @@ def test_resumed_in_the_same_process_after_an_interrupted_epoch(tmp_path):
         return [keras.callbacks.BackupAndRestore(tmp_path / "backup"), kdx.GradualUnfreezing(plan(model))]
 
     model = frozen(ADAPTIVE["Adam"]())
-    with pytest.raises(_Stop):
+    with pytest.raises(_StopError):
         fit(model, epochs=4, callbacks=[*callbacks(model), interrupt_at(2, batch=1)])
     fit(model, epochs=4, callbacks=callbacks(model))
     whole = frozen(ADAPTIVE["Adam"]())

@@ -1,0 +1,200 @@
+"""replace_head: the copy, where it can be cut, what it keeps, and what it refuses."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from transfer_models import assert_same, fit, flat, nested, subclassed, values
+
+import keras_dnn_extras as kdx
+
+L = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)
+
+
+def hidden(model, name, x):
+    """Return what the layer `name` of a functional model computes."""
+    return keras.Model(model.inputs, model.get_layer(name).output).predict(x, verbose=0)
+
+
+@pytest.mark.parametrize("make", [flat, nested])
+@pytest.mark.parametrize("freeze_body", [True, False])
+def test_training_the_new_model_leaves_the_old_one_bit_identical(make, freeze_body):
+    model = make()
+    model.compile("adam", "mse")
+    fit(model)
+    before, state = values(model.weights), values(model.optimizer.variables)
+    new = kdx.replace_head(model, L.Dense(2, name="new"), freeze_body=freeze_body)
+    new.compile(keras.optimizers.AdamW(0.1), "mse")
+    body = values(new.weights)[:-2]
+    assert_same(body, before[:-2])
+    fit(new, epochs=2)
+    assert_same(values(model.weights), before)
+    assert_same(values(model.optimizer.variables), state)
+    moved = [(a != b).any() for a, b in zip(values(new.weights)[:-2], body, strict=True)]
+    assert any(moved) is not freeze_body
+    fit(model)  # and the old one trains on
+    assert_same(values(new.weights)[:-2], body) if freeze_body else None
+
+
+@pytest.mark.parametrize("make", [flat, nested])
+def test_the_body_computes_what_it_did_under_any_head(make):
+    model = make()
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    kernel = np.random.default_rng(1).normal(size=(5, 3)).astype("float32")
+    head = [L.Dense(3, name="new", use_bias=False), L.Activation("tanh")]
+    new = kdx.replace_head(model, head)
+    head[0].set_weights([kernel])
+    features = hidden(model, model.layers[-2].name, x)
+    np.testing.assert_allclose(new.predict(x, verbose=0), np.tanh(features @ kernel), atol=1e-6)
+    assert type(new) is (keras.Sequential if make is flat else type(new))
+
+
+def test_the_head_may_be_a_model():
+    head = keras.Sequential([L.Dense(4), L.Dropout(0.2), L.Dense(3)], name="top")
+    new = kdx.replace_head(nested(), head)
+    assert new.output_shape == (None, 3)
+    assert new.layers[-1] is head
+    assert len(new.trainable_variables) == 4
+
+
+def test_cut_after_a_layer_by_its_name_or_path():
+    model = keras.Sequential([keras.Input((6,)), *(L.Dense(n, name=f"d{n}") for n in (5, 4, 3))])
+    assert [found.name for found in kdx.replace_head(model, L.Dense(2, name="new"), after="d5").layers] == [
+        "d5",
+        "new",
+    ]
+    x = np.ones((3, 6), "float32")
+    outer = nested()
+    new = kdx.replace_head(outer, L.Identity(), after="body/norm")
+    body = outer.layers[1]
+    expected = keras.Model(body.inputs, body.get_layer("norm").output).predict(x, verbose=0)
+    np.testing.assert_array_equal(new.predict(x, verbose=0), expected)
+    assert [found.name for found in new.layers[1].layers if found.weights] == ["first", "norm"]
+
+
+def test_several_inputs_keep_their_names_and_structure():
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b", dtype="int32")
+    joined = L.Concatenate()([L.Dense(4, name="of_a")(a), L.Flatten()(L.Embedding(5, 2, name="of_b")(b))])
+    model = keras.Model({"a": a, "b": b}, L.Dense(1, name="head")(joined))
+    new = kdx.replace_head(model, L.Dense(3, name="new"))
+    x = {"a": np.ones((4, 3), "float32"), "b": np.ones((4, 2), "int32")}
+    assert new.predict(x, verbose=0).shape == (4, 3)
+    assert {name: tensor.dtype for name, tensor in new.input.items()} == {"a": "float32", "b": "int32"}
+    new.compile("sgd", "mse")
+    new.fit(x, np.ones((4, 3)), verbose=0)
+
+
+def test_a_backbone_of_keras_applications_is_cut_within():
+    backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=7)
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, L.Dense(2)(backbone(inputs)))
+    after = f"{backbone.name}/global_average_pooling2d"
+    name = next(found.name for found in backbone.layers if found.name.startswith("global_average"))
+    new = kdx.replace_head(model, L.Dense(3, activation="softmax"), after=f"{backbone.name}/{name}")
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    features = hidden(backbone, name, x)
+    kernel, bias = new.layers[-1].get_weights()
+    logits = features @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(new.predict(x, verbose=0), expected, atol=1e-5)
+    assert len(new.trainable_variables) == 2
+    assert len(after) > 0
+
+
+def test_mixed_precision_is_kept():
+    body = L.Dense(4, dtype="mixed_bfloat16", name="body")
+    model = keras.Sequential([keras.Input((3,)), body, L.Dense(2, name="head")])
+    new = kdx.replace_head(model, L.Dense(3, dtype="float32"))
+    assert new.layers[0].compute_dtype == "bfloat16"
+    assert new.predict(np.ones((2, 3)), verbose=0).dtype == "float32"
+
+
+@pytest.mark.parametrize("make", [flat, nested])
+def test_saved_it_loads_without_the_package_frozen_where_it_was(make, tmp_path):
+    new = kdx.replace_head(make(), L.Dense(3, name="new"))
+    new.compile("adam", "mse")
+    new.save(tmp_path / "new.keras")
+    script = (
+        "import sys, keras\n"
+        f"model = keras.models.load_model({str(tmp_path / 'new.keras')!r})\n"
+        "assert 'keras_dnn_extras' not in sys.modules\n"
+        "print([v.name for v in model.trainable_variables])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "['kernel', 'bias']"
+
+
+def test_a_head_that_keras_named_like_a_layer_of_the_body_gets_another_name():
+    model = keras.Sequential([keras.Input((6,)), L.Dense(5, name="dense"), L.Dense(2, name="dense_1")])
+    keras.backend.clear_session()  # as in another process: names begin anew
+    new = kdx.replace_head(model, L.Dense(3))
+    assert len({found.name for found in new.layers}) == 2
+    built = L.Dense(3, name="own")
+    clash = keras.Sequential([keras.Input((6,)), L.Dense(5, name="own"), L.Dense(2)])
+    with pytest.raises(ValueError, match="another name"):
+        kdx.replace_head(clash, built)
+
+
+def test_layers_of_the_user_are_copied_by_their_config():
+    class Scale(L.Layer):  # not registered
+        def __init__(self, factor, **kwargs):
+            super().__init__(**kwargs)
+            self.factor = factor
+
+        def call(self, x):
+            return self.factor * x
+
+        def get_config(self):
+            return {**super().get_config(), "factor": self.factor}
+
+    model = keras.Sequential([keras.Input((2,)), Scale(3.0), L.Dense(1)])
+    new = kdx.replace_head(model, L.Identity())
+    assert new.predict(np.ones((1, 2)), verbose=0).tolist() == [[3.0, 3.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "after", "told"),
+    [
+        (nested, "bodyy", "'body'"),
+        (nested, "second", "'body/second'"),
+        (subclassed, None, "code of its own"),
+        (lambda: keras.Sequential([L.Dense(2)]), None, "no weights yet"),
+        (lambda: keras.Sequential([keras.Input((2,)), L.Dense(2)]), None, "no layer but its head"),
+        (lambda: keras.Sequential([keras.Input((6,)), nested()]), None, "is a model itself"),
+    ],
+)
+def test_what_cannot_be_cut_is_an_error(make, after, told):
+    with pytest.raises(ValueError, match=told):
+        kdx.replace_head(make(), L.Dense(2, name="new"), after=after)
+
+
+def test_several_outputs_need_to_be_told_where():
+    inputs = keras.Input((3,))
+    middle = L.Dense(4, name="middle")(inputs)
+    model = keras.Model(inputs, [L.Dense(1, name="a")(middle), L.Dense(1, name="b")(middle)])
+    with pytest.raises(ValueError, match="'a', 'b'"):
+        kdx.replace_head(model, L.Dense(2))
+    assert kdx.replace_head(model, L.Dense(2), after="middle").output_shape == (None, 2)
+
+
+@pytest.mark.parametrize("head", [None, [], "dense", [L.Dense(2), 3], lambda x: x])
+def test_no_head_is_an_error(head):
+    with pytest.raises(TypeError, match="head"):
+        kdx.replace_head(flat(), head)
+
+
+def test_arguments_of_the_wrong_type_are_errors():
+    with pytest.raises(TypeError, match="Keras model"):
+        kdx.replace_head(L.Dense(2), L.Dense(2))
+    with pytest.raises(TypeError, match="after"):
+        kdx.replace_head(flat(), L.Dense(2), after=1)
+    with pytest.raises(TypeError, match="freeze_body"):
+        kdx.replace_head(flat(), L.Dense(2), freeze_body="yes")
