@@ -59,7 +59,7 @@ def fine_tune(
         layer_decay: float > 0, at most 1, or None for 1. The `i`-th layer with weights to train, counted
             from 0 at the output, has the share `layer_decay**i` of the learning rate: in models of many
             layers take 0.9 or more.
-        fit_arguments: other arguments of `fit`: `validation_data`, `batch_size`, `callbacks` and so on.
+        **fit_arguments: other arguments of `fit`: `validation_data`, `batch_size`, `callbacks` and so on.
             With `verbose` other than 0, a table tells which layers train when, at what rate.
 
     Returns:
@@ -80,8 +80,6 @@ def fine_tune(
     >>> history = fine_tune(model, x, y, epochs=3, verbose=0)
     >>> len(history.history["loss"])
     3
-    >>> [f"{rate:.1e}" for rate in history.history["learning_rate"]]
-    ['4.0e-09', '4.0e-07', '4.0e-11']
 
     Reference:
         Howard & Gugger, fastai: A Layered API for Deep Learning, 2020 (https://arxiv.org/abs/2002.04688).

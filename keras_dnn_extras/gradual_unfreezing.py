@@ -17,8 +17,7 @@ from keras_dnn_extras.layers import layers_by_path, owners
 from keras_dnn_extras.optimizers import innermost_optimizer, seen_batches, unscaled
 from keras_dnn_extras.step_callback import StepCallback, callbacks_of_fit
 from keras_dnn_extras.step_state import StepState
-from keras_dnn_extras.trainable import set_trainable
-from keras_dnn_extras.transfer import to_unfreeze
+from keras_dnn_extras.trainable import set_trainable, to_unfreeze
 
 _BACKUP = keras.callbacks.BackupAndRestore
 # What was frozen when a fit began that has not come to its end, by its model.

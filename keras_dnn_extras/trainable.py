@@ -1,10 +1,12 @@
 """Which layers of a model are trained, told so that it means the same in a saved and loaded model."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 
 from keras_dnn_extras.attributes import replaced
+from keras_dnn_extras.layers import chosen_layers
 
 
 def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], value: bool) -> None:
@@ -12,8 +14,13 @@ def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], valu
 
     What contains a trainable layer is made trainable too: Keras takes a whole model for frozen by its own
     flag, and by that of a nested one it freezes all within when it loads it.
+
+    Raises:
+        ValueError: `value` is False, and a layer would not stand still.
     """
     layers = list(layers)
+    if not value:
+        _refuse_moving(layers)
     if value and not model.trainable:
         for layer in model._flatten_layers():  # those set apart from it would come to life with it
             _set(layer, False)
@@ -47,6 +54,22 @@ def is_batch_norm(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
+def to_unfreeze(
+    model: keras.Model, layers: Any, batch_norm: bool, name: str = "layers"
+) -> list[keras.layers.Layer]:
+    """Return the layers that unfreezing `layers` sets, those within them included."""
+    found = within(chosen_layers(model, layers, name))
+    if batch_norm:
+        return found
+    others = [layer for layer in found if not is_batch_norm(layer)]
+    if not others:
+        raise ValueError(
+            "BatchNormalization stays frozen unless `batch_norm=True`, and there is nothing else in "
+            f"`{name}`. Received: {name}={layers!r}, batch_norm=False"
+        )
+    return others
+
+
 def flags(model: keras.Model) -> list[tuple[keras.layers.Layer, bool, list[bool]]]:
     """Return what `put_back` needs to undo `set_trainable`."""
     return [
@@ -61,6 +84,16 @@ def put_back(found: list[tuple[keras.layers.Layer, bool, list[bool]]]) -> None:
         _set(layer, value)
         for variable, own in zip(layer._trainable_variables, of_variables, strict=False):
             variable.trainable = own
+
+
+def _refuse_moving(layers: list[keras.layers.Layer]) -> None:
+    for layer in layers:
+        if isinstance(layer, keras.layers.SpectralNormalization):
+            raise ValueError(
+                f"The layer {layer.name!r}, `SpectralNormalization`, changes its weights in each training "
+                "call, also when it is frozen. Leave it out, or put the layer in it in its place. "
+                f"Received: layers={layers}"
+            )
 
 
 def _set(layer: keras.layers.Layer, value: bool) -> None:

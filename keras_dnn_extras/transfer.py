@@ -10,7 +10,7 @@ from keras_dnn_extras.arguments import check_bool, check_positive
 from keras_dnn_extras.copying import copied
 from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
 from keras_dnn_extras.model_state import check_recompilable, recompile
-from keras_dnn_extras.trainable import is_batch_norm, set_trainable, within
+from keras_dnn_extras.trainable import set_trainable, to_unfreeze, within
 
 
 def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
@@ -104,22 +104,6 @@ def unfreeze(
     set_trainable(model, found, True)
     recompile(model, learning_rate)
     return model
-
-
-def to_unfreeze(
-    model: keras.Model, layers: Any, batch_norm: bool, name: str = "layers"
-) -> list[keras.layers.Layer]:
-    """Return the layers that unfreezing `layers` sets, those within them included."""
-    found = within(chosen_layers(model, layers, name))
-    if batch_norm:
-        return found
-    others = [layer for layer in found if not is_batch_norm(layer)]
-    if not others:
-        raise ValueError(
-            "BatchNormalization stays frozen unless `batch_norm=True`, and there is nothing else in "
-            f"`{name}`. Received: {name}={layers!r}, batch_norm=False"
-        )
-    return others
 
 
 def replace_head(

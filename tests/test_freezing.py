@@ -519,3 +519,14 @@ def test_an_optimizer_that_hides_its_config_is_an_error_and_nothing_is_frozen():
     with pytest.raises(ValueError, match="get_config"):
         kdx.freeze(model, "body")
     assert frozen_names(model) == []
+
+
+def test_a_layer_that_would_not_stand_still_is_an_error():
+    spectral = L.SpectralNormalization(L.Dense(3), name="spectral")
+    model = keras.Sequential([keras.Input((6,)), spectral, L.Dense(2)])
+    model.trainable = False  # as Keras does it
+    before = values(spectral.weights)
+    model(np.ones((1, 6), "float32"), training=True)
+    assert any((a != b).any() for a, b in zip(values(spectral.weights), before, strict=True))
+    with pytest.raises(ValueError, match="SpectralNormalization"):
+        kdx.freeze(model)

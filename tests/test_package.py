@@ -91,6 +91,7 @@ PUBLIC = {f"keras_dnn_extras.{module}.{name}" for name in kdx.__all__ for module
 EXAMPLES = {
     "GradientNormMonitor": dict(update_freq=3, per_layer=False, update_ratios=True)
     | dict(vanishing_threshold=1e-9, exploding_threshold=1e4, on_problem="raise", verbose=1),
+    "GradualUnfreezing": dict(plan={2: ["body/top", 0], 5: None}, batch_norm=True, verbose=1),
     "ExponentialLR": dict(decay_rate=0.5, decay_epochs=1.5, initial_learning_rate=0.1)
     | dict(staircase=True, verbose=1),
     "LearningRateSearch": dict(
@@ -243,7 +244,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says
