@@ -75,8 +75,11 @@ class Pacing:
     def _paced_decay(self, decay: Callable) -> Callable:
         def apply(weights: list) -> None:
             decaying = [weight for weight in weights if self._optimizer._use_weight_decay(weight)]
-            for pace, places in self._by_pace(decaying).items():
-                with self._at(pace, self._optimizer.learning_rate):
+            for (share, _), places in self._by_pace(decaying).items():
+                # Not `optimizer.learning_rate`: of replicas that take turns, another one may have set it.
+                own = self._own["_learning_rate"]
+                rate = own if isinstance(own, keras.Variable) else self._optimizer.learning_rate
+                with self._at((share, 0), rate):
                     decay([decaying[i] for i in places])
 
         return apply

@@ -4,6 +4,7 @@ import sys
 
 import keras
 import numpy as np
+import transfer_models
 import truth
 
 import keras_dnn_extras as kdx
@@ -78,6 +79,17 @@ def monitored():
     return results
 
 
+def tuned():
+    """Return the weights of a model whose head is trained first, each layer at a share of the rate."""
+    keras.utils.set_random_seed(1)
+    model = kdx.freeze(transfer_models.nested(), "body")
+    model.compile(keras.optimizers.AdamW(0.01, weight_decay=0.1), "mse")
+    x, y = transfer_models.data()
+    arguments = {"epochs": 3, "learning_rate": 0.02, "learning_rate_divisor": 2.0, "layer_decay": 0.5}
+    kdx.fine_tune(model, x, y, **arguments, batch_size=4, shuffle=False, verbose=0)
+    return {f"tuned/{i}": value for i, value in enumerate(transfer_models.values(model.weights))}
+
+
 def main(path):
     x, y = truth.data(BATCHES)
     results = {}
@@ -95,6 +107,7 @@ def main(path):
         results |= {"losses": callback.losses, "rates": callback.rates}
         results |= searched()
         results |= monitored()
+        results |= tuned()
     np.savez(path, **results)
 
 
