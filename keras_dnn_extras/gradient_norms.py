@@ -171,6 +171,7 @@ class GradientNormMonitor(StepCallback):
         self.on_problem = on_problem
         self.verbose: int = verbose
         self.history: dict[str, array] = {}
+        self._begun: dict[str, int] = {}  # updates before the layer was unfrozen
         self.findings: list[GradientFinding] = []
 
     def get_config(self) -> dict[str, Any]:
@@ -193,7 +194,7 @@ class GradientNormMonitor(StepCallback):
         self.history = {"gradient_norm": array("d"), "clipped_gradient_norm": array("d")}
         self._columns: dict[str, list[int]] = {}
         self._measured: list[int] = []
-        self._begun: dict[str, int] = {}  # updates before the layer was unfrozen
+        self._begun = {}
         self._verdict = Verdict(0, self.vanishing_threshold, self.exploding_threshold)
         self._per_layer: list[str] = []
         self._ratios: list[str] = []
@@ -222,6 +223,8 @@ class GradientNormMonitor(StepCallback):
                 self._begun[name] = len(self.history["gradient_norm"])
                 self.history[name] = array("d", [math.nan] * self._begun[name])
             self._means.setdefault(name, _Mean())
+        of_model = ("gradient_norm", "clipped_gradient_norm")  # then the layers, from the first to the last
+        self.history = {name: self.history[name] for name in (*of_model, *self._per_layer, *self._ratios)}
         self._verdict.rearrange([known.index(n) if n in known else None for n in self._columns])
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -360,7 +363,7 @@ class GradientNormMonitor(StepCallback):
             )
         drawn = axes(ax)
         drawn.set_xlabel("update")
-        names = self._per_layer
+        names = [name for name in self.history if name.startswith("gradient_norm/")]
         if not names:
             _draw_lines(drawn, self.history)
             return drawn
@@ -370,7 +373,8 @@ class GradientNormMonitor(StepCallback):
         norms = np.array([self.history[name] for name in names])
         _draw_map(drawn, norms, [name.removeprefix("gradient_norm/") for name in names])
         for row, name in enumerate(names):
-            drawn.broken_barh([(0, self._begun[name])], (row, 1), color="white")
+            if self._begun.get(name):
+                drawn.broken_barh([(0, self._begun[name])], (row, 1), color="white")
         return drawn
 
 
