@@ -135,7 +135,7 @@ class FineTuneSchedule(LearningRateCallback):
         self.rates, self.shares = rates, shares
 
     def needs_length(self) -> str | None:
-        return "arrays"
+        return "data of a known length"
 
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         total = fit.total or 1
