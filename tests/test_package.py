@@ -22,7 +22,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. The first two rows know NumPy alone.
 ROWS = {
     "ground": {"arguments", "attributes", "plotting"},
-    "maths": {"curves", "gradient_verdicts", "suggestions", "uncertainty"},
+    "maths": {"curves", "folding", "gradient_verdicts", "suggestions", "uncertainty"},
     "mechanisms": {
         "batch_losses",
         "batches",
