@@ -1,5 +1,6 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
 from keras_dnn_extras.mc_conversion import to_deterministic, to_mc_dropout
@@ -30,6 +31,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Entropies",
     "ExponentialLR",
+    "FusionReport",
+    "FusionResult",
     "GradientNormMonitor",
     "LearningRateSearch",
     "MCAlphaDropout",
@@ -50,6 +53,7 @@ __all__ = [
     "entropy_decomposition",
     "expected_calibration_error",
     "find_learning_rate",
+    "fuse_batch_norm",
     "mc_predict",
     "negative_log_likelihood",
     "plot_band",

@@ -29,20 +29,27 @@ ROWS = {
         "compiled",
         "driving",
         "dropout_noise",
+        "equivalence",
+        "fold_planning",
         "gradient_measurements",
         "in_step",
         "layers",
         "learning_rate_callback",
+        "linear_layers",
         "model_state",
         "optimizers",
+        "passages",
+        "rebuilding",
         "ring",
         "step_callback",
         "step_state",
         "surgery",
         "thinned",
         "tensor_norms",
+        "wiring",
     },
     "features": {
+        "fusion",
         "gradient_norms",
         "learning_rate_search",
         "mc_conversion",
@@ -60,6 +67,12 @@ MECHANISMS = [
     "compiled",
     "batches",
     "surgery",
+    "linear_layers",
+    "passages",
+    "wiring",
+    "rebuilding",
+    "fold_planning",
+    "equivalence",
     "thinned",
     "dropout_noise",
     "tensor_norms",
@@ -116,7 +129,7 @@ NEEDED = {
 }
 
 # What functions return, and nobody makes or saves.
-RESULTS = ["Entropies", "MCPrediction", "RiskCoverage"]
+RESULTS = ["Entropies", "FusionReport", "FusionResult", "MCPrediction", "RiskCoverage"]
 CLASSES = [n for n in kdx.__all__ if inspect.isclass(getattr(kdx, n)) and n not in RESULTS]
 
 
@@ -231,7 +244,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says
