@@ -59,7 +59,7 @@ ROWS = {
         "schedules",
         "uncertainty_plots",
     },
-    "composition": {"__init__"},
+    "composition": {"__init__", "__main__"},
 }
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
