@@ -1,6 +1,7 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
 from keras_dnn_extras.fine_tuning import fine_tune
+from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
 from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
@@ -33,6 +34,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Entropies",
     "ExponentialLR",
+    "FusionReport",
+    "FusionResult",
     "GradientNormMonitor",
     "GradualUnfreezing",
     "LearningRateSearch",
@@ -56,6 +59,7 @@ __all__ = [
     "find_learning_rate",
     "fine_tune",
     "freeze",
+    "fuse_batch_norm",
     "mc_predict",
     "negative_log_likelihood",
     "plot_band",

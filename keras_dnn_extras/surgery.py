@@ -1,4 +1,4 @@
-"""Model graphs as lists of calls: in order, nested models laid open."""
+"""Model graphs as lists of calls, in order: with nested models laid open, or one level of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Graph:
     @classmethod
     def of(cls, model: keras.Model) -> "Graph | None":
         """Return the graph of `model`, or None where its `call` is its own."""
-        functional = _functional(model)
+        functional = functional_of(model)
         if functional is None:
             return None
         calls: list[Call] = []
@@ -109,30 +109,66 @@ class Graph:
         return head, border, tail
 
 
+@dataclass(frozen=True, eq=False)
+class Level:
+    """What a functional or sequential model itself calls, with nested models as operations among others.
+
+    Attributes:
+        inputs, calls, outputs: as those of a `Graph`.
+        tensors: the Keras tensor of each value.
+    """
+
+    inputs: list[Value]
+    calls: list[Call]
+    outputs: Any
+    tensors: dict[Value, Any]
+
+    @classmethod
+    def of(cls, model: keras.Model) -> "Level | None":
+        """Return the level of `model`, or None where its `call` is its own."""
+        functional = functional_of(model)
+        if functional is None:
+            return None
+        calls: list[Call] = []
+        inputs = [_value(tensor, None) for tensor in functional.inputs]
+        tensors = dict(zip(inputs, functional.inputs, strict=True))
+        return cls(inputs, calls, _lay_open(functional, inputs, calls, tensors), tensors)
+
+
 def fill_in(structure: Any, known: dict[Value, Any]) -> Any:
     """Return `structure` with tensors in place of each `Value`."""
     return _mapped(lambda value: known[value], structure)
 
 
-def _functional(model: Any) -> Any:
+def functional_of(model: Any) -> Any:
     """Return the functional model that computes `model`, if there is one and nothing else."""
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         return model._functional
     return model if isinstance(model, Functional) and type(model).call is Functional.call else None
 
 
-def _lay_open(functional: Any, inputs: list[Value], calls: list[Call]) -> Any:
-    """Append the calls of a model that is called with `inputs`, and return its outputs."""
+def _lay_open(
+    functional: Any, inputs: list[Value], calls: list[Call], tensors: dict[Value, Any] | None = None
+) -> Any:
+    """Append the calls of a model that is called with `inputs`, and return its outputs.
+
+    With `tensors` nested models stay closed, and the tensors of values are put there.
+    """
     known = dict(zip(map(id, functional.inputs), inputs, strict=True))
     for _, nodes in sorted(functional._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             if node.is_input or any(id(tensor) not in known for tensor in node.input_tensors):
                 continue  # as Keras does
-            arguments = tree.map_structure(
+            args, kwargs = tree.map_structure(
                 lambda a: known[id(a)] if isinstance(a, keras.KerasTensor) else a,
                 (tuple(node.arguments.args), dict(node.arguments.kwargs)),
             )
-            outputs = _outputs_of(node, arguments[0], arguments[1], functional.inputs[0].shape[0], calls)
+            if tensors is None:
+                outputs = _outputs_of(node, args, kwargs, functional.inputs[0].shape[0], calls)
+            else:
+                outputs = [_value(tensor, None) for tensor in node.outputs]
+                calls.append(Call(node.operation, args, kwargs, tuple(outputs)))
+                tensors.update(zip(outputs, node.outputs, strict=True))
             known.update(zip(map(id, node.outputs), outputs, strict=True))
     return tree.map_structure(lambda tensor: known[id(tensor)], functional._outputs_struct)
 
@@ -140,7 +176,7 @@ def _lay_open(functional: Any, inputs: list[Value], calls: list[Call]) -> Any:
 def _outputs_of(
     node: Any, args: tuple, kwargs: dict[str, Any], rows: int | None, calls: list[Call]
 ) -> list[Value]:
-    nested = _functional(node.operation)
+    nested = functional_of(node.operation)
     if nested is not None and _is_plain(nested, args, kwargs):
         values = [
             _converted(value, node.operation, inner.dtype, calls)

@@ -22,7 +22,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. The first two rows know NumPy alone.
 ROWS = {
     "ground": {"arguments", "attributes", "plotting"},
-    "maths": {"curves", "gradient_verdicts", "suggestions", "uncertainty"},
+    "maths": {"curves", "folding", "gradient_verdicts", "suggestions", "uncertainty"},
     "mechanisms": {
         "batch_losses",
         "batches",
@@ -30,14 +30,19 @@ ROWS = {
         "copying",
         "driving",
         "dropout_noise",
+        "equivalence",
+        "fold_planning",
         "gradient_measurements",
         "in_step",
         "layers",
         "learning_rate_callback",
+        "linear_layers",
         "model_state",
         "optimizer_state",
         "optimizers",
         "pacing",
+        "passages",
+        "rebuilding",
         "ring",
         "step_callback",
         "step_state",
@@ -45,9 +50,11 @@ ROWS = {
         "thinned",
         "tensor_norms",
         "trainable",
+        "wiring",
     },
     "features": {
         "fine_tuning",
+        "fusion",
         "gradient_norms",
         "gradual_unfreezing",
         "learning_rate_search",
@@ -59,7 +66,7 @@ ROWS = {
         "transfer",
         "uncertainty_plots",
     },
-    "composition": {"__init__"},
+    "composition": {"__init__", "__main__"},
 }
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
@@ -67,6 +74,12 @@ MECHANISMS = [
     "compiled",
     "batches",
     "surgery",
+    "linear_layers",
+    "passages",
+    "wiring",
+    "rebuilding",
+    "fold_planning",
+    "equivalence",
     "thinned",
     "dropout_noise",
     "tensor_norms",
@@ -129,7 +142,7 @@ NEEDED = {
 }
 
 # What functions return, and nobody makes or saves.
-RESULTS = ["Entropies", "MCPrediction", "RiskCoverage"]
+RESULTS = ["Entropies", "FusionReport", "FusionResult", "MCPrediction", "RiskCoverage"]
 CLASSES = [n for n in kdx.__all__ if inspect.isclass(getattr(kdx, n)) and n not in RESULTS]
 
 
@@ -244,7 +257,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says

@@ -1,0 +1,143 @@
+"""Whether two models compute the same: on random inputs, as far as their dtypes can tell."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+LARGE = 50_000  # numbers in a row
+SIZES = (32, 64, 16, 128, 224, 8, 299, 4, 2, 1)  # of axes of unknown length, one after the other
+
+# Differences that rounding makes: 256 roundings. Deep networks of random weights were seen to have 15.
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+ROUNDINGS = 256
+
+
+class NoRandomInputsError(Exception):
+    """The model does not take any of the random inputs."""
+
+
+def relative_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
+    """Return the largest difference of each pair of arrays, over the largest number in either of them."""
+    return [_relative_error(*pair) for pair in zip(found, expected, strict=True)]
+
+
+def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(found, expected) else float("inf")
+    if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
+        return float("inf")
+    finite = np.isfinite(expected)
+    if not finite.any():
+        return 0.0
+    found, expected = (array[finite].astype("float64") for array in (found, expected))
+    size = max(np.max(np.abs(expected)), np.max(np.abs(found)))
+    return float(np.max(np.abs(found - expected)) / size) if size > 0 else 0.0
+
+
+def tolerance(dtypes: Sequence[str]) -> float:
+    """Return the relative error that rounding can make in a model that computes with `dtypes`."""
+    if keras.backend.backend() != "tensorflow":  # Keras computes with float32 there
+        dtypes = ["float32" if dtype == "float64" else dtype for dtype in dtypes]
+    return ROUNDINGS * max([ROUNDING[dtype] for dtype in dtypes if dtype in ROUNDING], default=2.0**-24)
+
+
+def random_inputs(inputs: Sequence[Any], size: int, seed: int = 0) -> list[Any]:
+    """Return an array for each Keras tensor in `inputs`: normal, of integers zeros and ones.
+
+    Args:
+        size: length of axes of unknown length, but the first, which is 2, or 1 for large inputs.
+    """
+    rng = np.random.default_rng(seed)
+    return [_random(tensor, size, rng) for tensor in inputs]
+
+
+def _random(tensor: Any, size: int, rng: np.random.Generator) -> Any:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    shape = [size if length is None else length for length in tensor.shape]
+    if tensor.shape[:1] == (None,):
+        shape[0] = 2 if np.prod(shape[1:]) < LARGE else 1
+    if dtype == "string":
+        return np.full(shape, "a")
+    if "float" in dtype:
+        return rng.normal(size=shape).astype("float32" if dtype == "bfloat16" else dtype)
+    return rng.integers(0, 2, shape).astype(dtype)  # is an index, whatever is looked up
+
+
+class Prober:
+    """Computes tensors of a model from its inputs, without a trace in it.
+
+    Args:
+        inputs: the Keras tensors that the model takes, flat.
+        tensors: those to compute.
+    """
+
+    def __init__(self, inputs: Sequence[Any], tensors: Sequence[Any]):
+        self._model = keras.Model(list(inputs), list(tensors))
+
+    def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
+        """Return the tensors in inference mode."""
+        with _no_trace():
+            found = tree.flatten(self._model(list(arrays), training=False))
+            return [_array(tensor) for tensor in found]
+
+    def noise(self, arrays: Sequence[Any], dtype: str) -> list[float]:
+        """Return the relative errors that one rounding to `dtype` of all weights and inputs makes."""
+        rng = np.random.default_rng(1)
+        rounding = ROUNDING[dtype]
+
+        def rounded(array: np.ndarray) -> np.ndarray:
+            signs = rng.choice([-1.0, 1.0], array.shape)
+            return (array.astype("float64") * (1 + rounding * signs)).astype(array.dtype)
+
+        floats = [v for v in self._model.weights if "float" in keras.backend.standardize_dtype(v.dtype)]
+        mapping = [(v, keras.ops.convert_to_tensor(rounded(_raw(v)), v.dtype)) for v in floats]
+        expected = self(arrays)
+        moved = [rounded(a) if a.dtype.kind == "f" else a for a in arrays]
+        with _no_trace(), keras.StatelessScope(state_mapping=mapping):
+            found = [_array(tensor) for tensor in tree.flatten(self._model(moved, training=False))]
+        return relative_errors(found, expected)
+
+
+def taken_inputs(inputs: Sequence[Any], prober: Prober) -> tuple[list[Any], list[np.ndarray]]:
+    """Return random inputs that a model takes, and what `prober` computes of them.
+
+    Raises:
+        NoRandomInputsError: it takes none.
+    """
+    last: Exception | None = None
+    flexible = any(length is None for tensor in inputs for length in tensor.shape[1:])
+    for size in SIZES if flexible else SIZES[:1]:
+        arrays = random_inputs(inputs, size)
+        try:
+            return arrays, prober(arrays)
+        except Exception as error:  # of whatever kind a layer raises for an image that is too small
+            last = error
+    raise NoRandomInputsError(str(last)) from last
+
+
+@contextlib.contextmanager
+def _no_trace() -> Iterator[None]:
+    """Compute without a trace in the model: states of recurrent layers, seeds and gradients stay."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keras.StatelessScope())
+        if keras.backend.backend() == "torch":
+            import torch
+
+            stack.enter_context(torch.no_grad())
+            # Layers without a seed draw from the global generator: the same numbers each time.
+            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
+            torch.manual_seed(0)
+        yield
+
+
+def _raw(variable: keras.Variable) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(variable))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array = np.asarray(keras.ops.convert_to_numpy(tensor))
+    return array.astype("float32") if str(array.dtype) == "bfloat16" else array

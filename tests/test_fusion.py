@@ -1,0 +1,775 @@
+"""fuse_batch_norm: what is folded, to what precision, what stays and why, and what is kept."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import oracle
+import pytest
+from fusion_models import BACKWARD, FORWARD, inputs_of, randomized
+
+import keras_dnn_extras as kdx
+from keras_dnn_extras import folding
+
+L = keras.layers
+BACKEND = keras.backend.backend()
+PATTERNS = {f"backward {k}": v for k, v in BACKWARD.items()} | {
+    f"forward {k}": v for k, v in FORWARD.items()
+}
+
+
+def normalizations(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
+
+
+def predicted(model, inputs):
+    given = inputs if len(inputs) > 1 else inputs[0]
+    return [np.asarray(keras.ops.convert_to_numpy(y), "float64") for y in keras.tree.flatten(model(given))]
+
+
+def relative_error(found, expected):
+    return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
+
+
+def assert_same(model, fused, limit=2e-6):
+    inputs = inputs_of(model)
+    for found, expected in zip(predicted(fused, inputs), predicted(model, inputs), strict=True):
+        assert relative_error(found, expected) <= limit
+
+
+def weights_of(model):
+    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+
+
+def dense_norm_relu(*extra, shape=(5,)):
+    stack = [
+        keras.Input(shape),
+        L.Dense(4, name="dense"),
+        L.BatchNormalization(name="bn"),
+        L.ReLU(name="relu"),
+    ]
+    return randomized(keras.Sequential([*stack, *extra]))
+
+
+def functional(build, *shapes):
+    inputs = [keras.Input(shape) for shape in shapes or [(5,)]]
+    return randomized(keras.Model(inputs if len(inputs) > 1 else inputs[0], build(*inputs)))
+
+
+# -- what is folded --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_fused_model_computes_what_the_definitions_of_the_layers_say(pattern):
+    model = randomized(PATTERNS[pattern]())
+    result = kdx.fuse_batch_norm(model)
+    assert not normalizations(result.model)
+    assert [(f.batch_norm, f.direction) for f in result.report.fused] == [("bn", pattern.split()[0])]
+    assert not result.report.kept
+    inputs = inputs_of(model)
+    expected = oracle.outputs_of(model, *inputs)
+    assert relative_error(predicted(result.model, inputs)[0], expected) <= 2e-6
+    assert result.report.max_relative_error <= 2e-6
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras computes in float32 there")
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_models_of_float64_stay_as_precise(pattern):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        model = randomized(PATTERNS[pattern]())
+    finally:
+        keras.config.set_dtype_policy(before)
+    inputs = inputs_of(model)
+    result = kdx.fuse_batch_norm(model)
+    assert not normalizations(result.model)
+    # Keras's attention scales by a number of float32: 4e-9 from the definition, in both models.
+    attention = "Attention" in pattern
+    expected = predicted(model, inputs)[0] if attention else oracle.outputs_of(model, *inputs)
+    assert relative_error(predicted(result.model, inputs)[0], expected) <= 1e-13
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_fusing_again_changes_nothing(pattern):
+    once = kdx.fuse_batch_norm(randomized(PATTERNS[pattern]()))
+    twice = kdx.fuse_batch_norm(once.model)
+    assert twice.report == kdx.FusionReport([], [], [], 0.0)
+    assert json.dumps(twice.model.get_config()) == json.dumps(once.model.get_config())
+    for first, second in zip(weights_of(once.model), weights_of(twice.model), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_channels_first():
+    if BACKEND == "tensorflow":
+        pytest.skip("TensorFlow has no such convolutions on CPUs")
+    stack = [
+        L.Conv2D(4, 3, data_format="channels_first"),
+        L.BatchNormalization(axis=1, name="bn"),
+        L.ReLU(),
+    ]
+    stack += [L.BatchNormalization(axis=1), L.Flatten(data_format="channels_first"), L.Dense(2)]
+    model = randomized(keras.Sequential([keras.Input((3, 6, 5)), *stack]))
+    result = kdx.fuse_batch_norm(model)
+    assert not normalizations(result.model)
+    assert_same(model, result.model)
+
+
+@pytest.mark.parametrize("build", [lambda: L.Conv2D(4, 3, padding="same"), lambda: L.Conv2DTranspose(4, 3)])
+def test_a_scale_alone_passes_the_zeros_of_padding(build):
+    stack = [L.BatchNormalization(name="bn", center=False), L.ZeroPadding2D(), build()]
+    model = randomized(keras.Sequential([keras.Input((6, 5, 3)), *stack]))
+    model.layers[0].moving_mean.assign(np.zeros(3))
+    result = kdx.fuse_batch_norm(model)
+    assert not normalizations(result.model)
+    expected = oracle.outputs_of(model, *inputs_of(model))
+    assert relative_error(predicted(result.model, inputs_of(model))[0], expected) <= 2e-6
+
+
+def test_chains_are_folded_to_the_last():
+    stack = [L.Dense(4, name="a"), *(L.BatchNormalization(name=f"bn{i}") for i in range(2)), L.ReLU()]
+    stack += [*(L.BatchNormalization(name=f"bn{i}") for i in range(2, 4)), L.Dense(3, name="b"), L.ReLU()]
+    stack += [*(L.BatchNormalization(name=f"bn{i}") for i in range(4, 7)), L.ReLU()]
+    model = randomized(keras.Sequential([keras.Input((5,)), *stack]))
+    result = kdx.fuse_batch_norm(model)
+    assert [layer.name for layer in normalizations(result.model)] == ["bn4"]
+    into = [(fusion.batch_norm, fusion.into, fusion.direction) for fusion in result.report.fused]
+    assert into[:4] == [
+        ("bn0", "a", "backward"),
+        ("bn1", "a", "backward"),
+        ("bn2", "b", "forward"),
+        ("bn3", "b", "forward"),
+    ]
+    assert into[4:] == [("bn5", "bn4", "backward"), ("bn6", "bn4", "backward")]
+    assert_same(model, result.model)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda: L.Rescaling(1 / 127.5, offset=-1),
+        lambda: L.Rescaling([0.5, 0.25, 2.0], offset=[1.0, 0.0, -1.0]),
+        lambda: L.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 0.5]),
+        lambda: L.Normalization(axis=None, mean=2.0, variance=4.0),
+    ],
+)
+def test_preprocessing_goes_into_the_first_layer(first):
+    model = randomized(keras.Sequential([keras.Input((7, 6, 3)), first(), L.Conv2D(4, 3)]))
+    result = kdx.fuse_batch_norm(model)
+    assert result.report.removed == [model.layers[0].name]
+    assert not result.report.fused
+    expected = oracle.outputs_of(model, *inputs_of(model))
+    assert relative_error(predicted(result.model, inputs_of(model))[0], expected) <= 2e-6
+
+
+def test_an_adapted_normalization_that_stays_is_adapted_in_the_copy():
+    normalization = L.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(3, 2, (100, 5)))
+    model = keras.Sequential([keras.Input((5,)), normalization, L.ReLU(), L.Dense(2)])
+    result = kdx.fuse_batch_norm(model)
+    assert len(result.model.layers) == 3
+    assert result.report.max_relative_error == 0
+
+
+def test_what_does_nothing_at_inference_is_left_out():
+    idle = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0), L.Identity()]
+    idle += [L.ActivityRegularization(0.1), L.Activation("linear")]
+    model = dense_norm_relu(*idle, L.Dense(2, name="last"))
+    result = kdx.fuse_batch_norm(model)
+    assert [layer.name for layer in result.model.layers] == ["dense", "relu", "last"]
+    assert result.report.removed == [layer.name for layer in idle]
+    assert_same(model, result.model, 1e-6)
+
+
+def test_layers_that_draw_at_inference_stay():
+    model = dense_norm_relu(
+        kdx.MCDropout(0.5, name="mc"), kdx.MCDropout(0.5, seed=3, name="mc2"), L.Dense(2)
+    )
+    result = kdx.fuse_batch_norm(model)
+    assert [layer.name for layer in result.model.layers][2:4] == ["mc", "mc2"]
+    assert result.report.max_relative_error <= 2e-6
+    x = np.ones((50, 5))
+    assert np.any(result.model.predict(x, verbose=0) != result.model.predict(x, verbose=0))
+
+
+def test_masks_go_on_to_those_that_take_them():
+    stack = [L.Embedding(3, 5, mask_zero=True), L.BatchNormalization(), L.LSTM(4, return_sequences=True)]
+    stack += [L.Dense(3), L.BatchNormalization(), L.ReLU(), L.Dropout(0.5), L.GRU(2)]
+    model = randomized(keras.Sequential([keras.Input((6,), dtype="int32"), *stack]))
+    result = kdx.fuse_batch_norm(model)
+    assert not normalizations(result.model)
+    assert_same(model, result.model, 1e-6)
+    x = np.array([[1, 2, 0, 0, 0, 0]])
+    changed = weights_of(model)[0][0] + 1  # of what is masked
+    result.model.layers[0].embeddings.assign(
+        np.concatenate([changed[None], weights_of(result.model)[0][1:]])
+    )
+    np.testing.assert_allclose(result.model.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+
+
+# -- what stays ------------------------------------------------------------------------------------------
+
+
+class OwnNormalization(L.BatchNormalization):
+    def call(self, inputs, **kwargs):
+        return super().call(inputs, **kwargs) ** 2
+
+
+class OwnDense(L.Dense):
+    def call(self, inputs, **kwargs):
+        return super().call(inputs, **kwargs) ** 2
+
+
+class Plus(L.Layer):
+    """Adds what there is."""
+
+    def call(self, x, other=None):
+        return x if other is None else x + other
+
+    def compute_output_shape(self, x_shape, other_shape=None):
+        return x_shape
+
+
+class Block(L.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = L.BatchNormalization(name="inside")
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x):
+        return self.norm(x)
+
+
+def _shared_dense(x):
+    dense = L.Dense(5, name="shared")
+    return L.ReLU()(L.BatchNormalization(name="bn")(dense(L.ReLU()(dense(x)))))
+
+
+def _shared_norm(x):
+    norm = L.BatchNormalization(name="bn")
+    return L.ReLU()(norm(L.Dense(5)(norm(L.Dense(5)(x)))))
+
+
+def _several_consumers(x):
+    dense = L.Dense(5, name="dense")(x)
+    return L.Add(name="sum")([L.ReLU()(L.BatchNormalization(name="bn")(dense)), dense])
+
+
+def _several_consumers_after(x):
+    norm = L.BatchNormalization(name="bn")(x)
+    return L.Add(name="sum")([L.Dense(3, name="dense")(norm), L.Dense(3)(norm)])
+
+
+def _output(x):
+    dense = L.Dense(5, name="dense")(x)
+    return [dense, L.ReLU()(L.BatchNormalization(name="bn")(dense))]
+
+
+def _stacked(*stack):
+    def build(x):
+        for layer in stack:
+            x = layer(x)
+        return x
+
+    return build
+
+
+def _norm_relu(**kwargs):
+    return L.BatchNormalization(name="bn", **kwargs), L.ReLU(name="relu")
+
+
+def _lora():
+    dense = L.Dense(4, name="dense", lora_rank=2)
+    return functional(_stacked(dense, *_norm_relu()))
+
+
+def _quantized():
+    model = functional(_stacked(L.Dense(4, name="dense"), *_norm_relu()))
+    model.get_layer("dense").quantize("int8")
+    return model
+
+
+def _ill_conditioned():
+    model = functional(_stacked(L.ReLU(), L.BatchNormalization(name="bn"), L.Dense(3, name="dense")))
+    model.get_layer("bn").moving_mean.assign(np.full(5, 1000.0))
+    model.get_layer("bn").gamma.assign(np.ones(5))
+    return model
+
+
+def _negative_variance():
+    model = dense_norm_relu()
+    model.get_layer("bn").moving_variance.assign(-np.ones(4))
+    return model
+
+
+def _shared_by_a_wrapper(x):
+    dense = L.Dense(5, name="dense")
+    first = L.ReLU()(L.BatchNormalization(name="bn")(dense(x)))
+    return L.Add()([first, L.TimeDistributed(dense, name="each")(x)])
+
+
+KEPT = {
+    "activation inside": (
+        lambda: functional(_stacked(L.Dense(4, name="d", activation="relu"), *_norm_relu())),
+        "'d' has the activation 'relu'.*'relu'",
+    ),
+    "a shared layer": (lambda: functional(_shared_dense), "'shared' is called 2 times"),
+    "a layer in a wrapper": (
+        lambda: functional(_shared_by_a_wrapper, (3, 5)),
+        "'dense' shares its weights with 'each'",
+    ),
+    "a shared normalization": (lambda: functional(_shared_norm), "'bn' is called 2 times"),
+    "several consumers": (
+        lambda: functional(_several_consumers),
+        "'dense' makes goes to several layers .'bn', 'sum'",
+    ),
+    "several consumers after": (
+        lambda: functional(_several_consumers_after),
+        "'bn' makes goes to several layers .'dense'",
+    ),
+    "an output": (lambda: functional(_output), "'dense' makes is an output"),
+    "another axis": (
+        lambda: functional(_stacked(L.Dense(4, name="d"), *_norm_relu(axis=1)), (4, 5)),
+        "'d' are axis 2.*axis 1",
+    ),
+    "training=True": (
+        lambda: functional(
+            lambda x: L.ReLU()(L.BatchNormalization(name="bn")(L.Dense(4)(x), training=True))
+        ),
+        "'bn' is called with training=True",
+    ),
+    "a subclass of it": (
+        lambda: functional(_stacked(L.Dense(4), OwnNormalization(name="bn"), L.ReLU())),
+        "'OwnNormalization' is not",
+    ),
+    "a subclass of a linear layer": (
+        lambda: functional(_stacked(OwnDense(4, name="own"), *_norm_relu())),
+        "'own' .OwnDense. is in the way",
+    ),
+    "LoRA": (_lora, "'dense' has LoRA"),
+    "quantized": (_quantized, "'dense' is quantized"),
+    "padding with zeros": (
+        lambda: functional(
+            _stacked(L.BatchNormalization(name="bn"), L.Conv2D(4, 3, padding="same", name="conv")),
+            (6, 6, 3),
+        ),
+        "padding of 'conv' makes zeros",
+    ),
+    "ZeroPadding": (
+        lambda: functional(
+            _stacked(L.BatchNormalization(name="bn"), L.ZeroPadding2D(name="pad"), L.Conv2D(4, 3)),
+            (6, 6, 3),
+        ),
+        "'pad' pads with zeros",
+    ),
+    "causal padding": (
+        lambda: functional(
+            _stacked(L.BatchNormalization(name="bn"), L.Conv1D(4, 3, padding="causal", name="conv")), (6, 3)
+        ),
+        "padding of 'conv' makes zeros",
+    ),
+    "transposed": (
+        lambda: functional(
+            _stacked(L.BatchNormalization(name="bn"), L.Conv1DTranspose(4, 3, name="conv")), (6, 3)
+        ),
+        "'conv' makes another number",
+    ),
+    "negative scales before a maximum": (
+        lambda: functional(_stacked(L.Conv2D(8, 2), L.MaxPooling2D(name="pool"), *_norm_relu()), (6, 6, 3)),
+        "'pool' takes maxima",
+    ),
+    "ill-conditioned": (_ill_conditioned, "'dense' would be ill-conditioned: means of 'bn' are \\d+ times"),
+    "a negative variance": (_negative_variance, "'bn' make scales that are not finite"),
+    "an operation": (
+        lambda: functional(
+            lambda x: L.ReLU()(L.BatchNormalization(name="bn")(keras.ops.exp(L.Dense(4)(x))))
+        ),
+        "Exp. is in the way",
+    ),
+    "inside a layer": (lambda: functional(_stacked(L.Dense(4), Block(name="block"))), "inside 'block'"),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_what_cannot_be_folded_stays_and_the_reason_is_told(case):
+    build, reason = KEPT[case]
+    model = build()
+    result = kdx.fuse_batch_norm(model)
+    assert not result.report.fused
+    [kept] = result.report.kept
+    assert kept.layer == ("block/inside" if case == "inside a layer" else "bn")
+    assert kept.reason.endswith(".")
+    assert re.search(reason, kept.reason), kept.reason
+    assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers]
+    inputs = inputs_of(model)
+    for found, expected in zip(predicted(result.model, inputs), predicted(model, inputs), strict=True):
+        np.testing.assert_array_equal(found, expected)  # a copy, to the bit
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(dtype):
+    stack = [L.Dense(8, name="dense"), L.BatchNormalization(name="bn"), L.ReLU(name="relu")]
+    stack += [L.BatchNormalization(name="far"), L.Dense(3, name="last")]
+    for layer in stack:
+        layer.dtype_policy = keras.DTypePolicy(dtype)
+    model = randomized(keras.Sequential([keras.Input((5,)), *stack]))
+    model.get_layer("far").moving_mean.assign(np.full(8, 1000.0))
+    model.get_layer("far").gamma.assign(np.ones(8))
+    result = kdx.fuse_batch_norm(model)
+    assert [fusion.batch_norm for fusion in result.report.fused] == ["bn"]
+    assert "ill-conditioned" in result.report.kept[0].reason
+    assert result.model.get_layer("dense").dtype_policy.name == dtype
+    model.get_layer("far").moving_mean.assign(np.zeros(8))
+    result = kdx.fuse_batch_norm(model)
+    assert len(result.report.fused) == 2
+    unit = {"mixed_float16": 2**-11, "mixed_bfloat16": 2**-8}[dtype]
+    expected = oracle.outputs_of(model, *inputs_of(model))
+    # Two matrices, rounded, of rounded inputs: a few roundings each, of which those of a sum partly cancel.
+    assert relative_error(predicted(result.model, inputs_of(model))[0], expected) <= 8 * unit
+
+
+def test_weights_that_would_overflow_stay_as_they_were():
+    model = dense_norm_relu()
+    model.get_layer("bn").gamma.assign(np.full(4, 3e38))
+    model.get_layer("dense").kernel.assign(np.full((5, 4), 100.0))
+    assert "too large for float32" in kdx.fuse_batch_norm(model).report.kept[0].reason
+
+
+def test_a_backward_fold_with_a_far_mean_is_made_as_it_does_no_harm():
+    """The bias makes the mean, so the difference is taken in float64: better than the model itself."""
+    model = dense_norm_relu()
+    model.get_layer("dense").bias.assign(np.full(4, 1e5))
+    model.get_layer("bn").moving_mean.assign(np.full(4, 1e5))
+    model.get_layer("bn").gamma.assign(np.ones(4))
+    result = kdx.fuse_batch_norm(model)
+    assert len(result.report.fused) == 1
+    x = inputs_of(model)
+    expected = oracle.outputs_of(model, *x)
+    assert relative_error(predicted(result.model, x)[0], expected) <= 2e-6
+    assert relative_error(predicted(model, x)[0], expected) > 1e-4
+
+
+def test_a_fold_that_fails_the_check_is_undone_and_told(monkeypatch):
+    right = folding.fold_depthwise_outputs
+
+    def wrong(kernel, bias, affine):
+        kernel, bias = right(kernel, bias, affine)
+        return kernel * 1.001, bias
+
+    monkeypatch.setattr(folding, "fold_depthwise_outputs", wrong)
+    stack = [L.Conv2D(4, 2), L.BatchNormalization(name="first"), L.ReLU()]
+    stack += [L.DepthwiseConv2D(2, name="deep"), L.BatchNormalization(name="second"), L.ReLU(), L.Flatten()]
+    model = randomized(keras.Sequential([keras.Input((6, 6, 3)), *stack]))
+    result = kdx.fuse_batch_norm(model)
+    assert [fusion.batch_norm for fusion in result.report.fused] == ["first"]
+    [kept] = result.report.kept
+    assert kept.layer == "second"
+    assert "'deep'" in kept.reason
+    assert "relative error" in kept.reason
+    assert_same(model, result.model)
+
+
+# -- what is kept ----------------------------------------------------------------------------------------
+
+
+def _node_counts(model):
+    return [
+        (len(layer._inbound_nodes), len(layer._outbound_nodes))
+        for layer in [*model._flatten_layers(), *(getattr(model, "_functional", None) or model).operations]
+    ]
+
+
+def nested():
+    inner = keras.Sequential(
+        [
+            keras.Input((5,)),
+            L.Dense(4, name="d1"),
+            L.BatchNormalization(name="bn1"),
+            L.ReLU(),
+            L.Dropout(0.5, name="drop"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((5,))
+    body = inner(inputs)
+    body = L.Dense(5, name="d2")(body)
+    body = L.ReLU()(L.BatchNormalization(name="bn2")(body))
+    backbone = keras.Model(inputs, body, name="backbone")
+    inputs = keras.Input((5,))
+    twice = backbone(backbone(inputs))
+    return randomized(keras.Model(inputs, L.BatchNormalization(name="bn3")(L.Dense(2, name="d3")(twice))))
+
+
+def test_the_model_stays_as_it_was_and_trains_on():
+    model = nested()
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    x, y = np.ones((4, 5)), np.zeros((4, 2))
+    model.fit(x, y, verbose=0)
+    before, counts, config = weights_of(model), _node_counts(model), json.dumps(model.get_config())
+    fused = kdx.fuse_batch_norm(model).model
+    assert _node_counts(model) == counts
+    assert json.dumps(model.get_config()) == config
+    for first, second in zip(before, weights_of(model), strict=True):
+        np.testing.assert_array_equal(first, second)
+    predicted_before = fused.predict(x, verbose=0)
+    model.fit(x, y, verbose=0)
+    assert any(np.any(a != b) for a, b in zip(before, weights_of(model), strict=True))
+    np.testing.assert_array_equal(fused.predict(x, verbose=0), predicted_before)
+
+
+def test_nested_models_are_folded_inside():
+    model = nested()
+    result = kdx.fuse_batch_norm(model)
+    assert [f.batch_norm for f in result.report.fused] == ["backbone/inner/bn1", "backbone/bn2", "bn3"]
+    assert [f.into for f in result.report.fused] == ["backbone/inner/d1", "backbone/d2", "d3"]
+    assert result.report.removed == ["backbone/inner/drop"]
+    backbone = result.model.get_layer("backbone")
+    assert type(backbone) is type(model.get_layer("backbone"))
+    assert type(backbone.get_layer("inner")) is keras.Sequential
+    assert result.model.output_names == model.output_names == ["bn3"]
+    assert_same(model, result.model)
+    assert result.model.count_params() == sum(w.size for w in weights_of(model)) - 4 * (4 + 5 + 2)
+
+
+def test_a_nested_model_that_is_called_with_training_true_stays():
+    inner = keras.Sequential([keras.Input((5,)), L.Dense(4), L.BatchNormalization(name="bn")], name="inner")
+    inputs = keras.Input((5,))
+    model = randomized(keras.Model(inputs, inner(inputs, training=True)))
+    result = kdx.fuse_batch_norm(model)
+    [kept] = result.report.kept
+    assert kept.layer == "inner/bn"
+    assert kept.reason == "'inner' is called with training=True."
+    assert normalizations(result.model)
+
+
+def test_names_structures_and_inputs_are_kept():
+    a = keras.Input((5,), name="a")
+    b = keras.Input((5,), name="b", dtype="float64")
+    c = keras.Input((4,), name="c", optional=True)
+    x = Plus()(L.ReLU(name="u")(L.BatchNormalization(name="bn")(L.Dense(4, name="d")(a))), c)
+    y = L.BatchNormalization(name="last")(L.Dense(3, name="e")(b))
+    model = randomized(keras.Model({"a": a, "b": b, "c": c}, {"y": [y], "x": x}, name="named"))
+    fused = kdx.fuse_batch_norm(model).model
+    assert fused.name == "named"
+    assert fused.output_names == model.output_names
+    assert {k: (v.shape, v.dtype) for k, v in fused.input.items()} == {
+        k: (v.shape, v.dtype) for k, v in model.input.items()
+    }
+    assert [layer.optional for layer in fused.layers if isinstance(layer, L.InputLayer)] == [
+        layer.optional for layer in model.layers if isinstance(layer, L.InputLayer)
+    ]
+    given = {"a": np.ones((2, 5)), "b": np.ones((2, 5)), "c": None}
+    found, expected = fused(given), model(given)
+    assert found.keys() == expected.keys()
+    assert isinstance(found["y"], list)
+    for first, second in zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True):
+        np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (first, second)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="has no sparse inputs")
+def test_sparse_inputs_stay_sparse():
+    inputs = keras.Input((5,), sparse=True)
+    model = keras.Model(inputs, L.ReLU()(L.BatchNormalization()(L.Dense(3)(inputs))))
+    result = kdx.fuse_batch_norm(model)
+    assert result.model.inputs[0].sparse
+    assert len(result.report.fused) == 1
+
+
+def test_a_sequential_model_stays_one():
+    fused = kdx.fuse_batch_norm(dense_norm_relu()).model
+    assert type(fused) is keras.Sequential
+    assert [layer.name for layer in fused.layers] == ["dense", "relu"]
+
+
+def test_layers_keep_their_settings():
+    regularized = L.Dense(4, name="dense", kernel_regularizer="l2", trainable=False, use_bias=False)
+    model = functional(_stacked(regularized, *_norm_relu()))
+    config, before = (m.get_layer("dense").get_config() for m in (kdx.fuse_batch_norm(model).model, model))
+    assert config == {**before, "use_bias": True}
+
+
+def test_shared_layers_stay_shared():
+    model = functional(_shared_dense)
+    fused = kdx.fuse_batch_norm(model).model
+    assert fused.count_params() == model.count_params()
+    assert len(fused.get_layer("shared")._inbound_nodes) == 2
+
+
+def test_what_is_not_in_weights_is_copied_too():
+    scale = 3.0
+    table = (
+        L.StringLookup(vocabulary=["a", "b"], output_mode="one_hot") if BACKEND == "tensorflow" else None
+    )
+    stack = [L.Lambda(lambda x: x * scale, output_shape=(5,)), L.Dense(4), *_norm_relu()]
+    result = kdx.fuse_batch_norm(functional(_stacked(*stack)))
+    assert len(result.report.fused) == 1
+    if table is not None:
+        model = keras.Sequential([keras.Input((1,), dtype="string"), table, L.Dense(3), *_norm_relu()])
+        result = kdx.fuse_batch_norm(randomized(model))
+        assert len(result.report.fused) == 1
+        import tensorflow as tf
+
+        x = tf.constant([["a"], ["b"], ["c"]])
+        np.testing.assert_allclose(result.model(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+# -- random graphs ---------------------------------------------------------------------------------------
+
+
+def random_graph(seed, depth=2):
+    """Return a model of layers that were drawn, with branches, shared layers and models in it."""
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input((4, 6))
+    pool, shared = [inputs], []
+    for _ in range(rng.integers(6, 14)):
+        x = pool[rng.integers(max(0, len(pool) - 3), len(pool))]
+        kind = rng.choice(
+            ["dense", "norm", "relu", "drop", "conv", "join", "add", "shared", "model", "each"]
+        )
+        if kind == "dense":
+            x = L.Dense(6, use_bias=bool(rng.integers(2)), activation=["linear", "tanh"][rng.integers(2)])(
+                x
+            )
+        elif kind == "norm":
+            x = L.BatchNormalization(axis=int(rng.choice([-1, -1, -1, 1])), center=bool(rng.integers(2)))(x)
+        elif kind == "relu":
+            x = L.ReLU()(x)
+        elif kind == "drop":
+            x = L.Dropout(0.5)(x)
+        elif kind == "conv":
+            x = L.Conv1D(6, int(rng.integers(1, 4)), padding="same", groups=int(rng.choice([1, 2, 3])))(x)
+        elif kind == "join":
+            x = L.Dense(6)(L.Concatenate()([x, pool[rng.integers(len(pool))]]))
+        elif kind == "add":
+            x = L.Add()([x, pool[rng.integers(len(pool))]])
+        elif kind == "shared":
+            shared = shared or [L.Dense(6), L.BatchNormalization()]
+            x = shared[rng.integers(2)](x)
+        elif kind == "model" and depth > 0:
+            x = random_graph(int(rng.integers(1000)), depth - 1)(x)
+        elif kind == "each":
+            x = L.BatchNormalization()(L.DepthwiseConv1D(2, padding="same")(x))
+        pool.append(x)
+    if depth == 2 and rng.integers(2):
+        return keras.Model(inputs, [pool[-1], pool[rng.integers(1, len(pool))]])
+    return keras.Model(inputs, pool[-1])
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_graphs_compute_the_same(seed):
+    model = randomized(random_graph(seed), seed)
+    result = kdx.fuse_batch_norm(model)
+    report = result.report
+    assert len(report.fused) + len(report.kept) == len(normalizations(model))
+    inputs = inputs_of(model)
+    for found, expected in zip(predicted(result.model, inputs), predicted(model, inputs), strict=True):
+        assert relative_error(found, expected) <= 1e-5  # of some twenty layers in float32 on either side
+    assert not any("relative error" in kept.reason for kept in report.kept)
+    again = kdx.fuse_batch_norm(result.model).report
+    assert not again.fused
+    assert not again.removed
+    assert len(again.kept) == len(report.kept)
+
+
+# -- networks --------------------------------------------------------------------------------------------
+
+NETWORKS = {
+    "ResNet50": (53, 53),
+    "MobileNet": (27, 27),
+    "MobileNetV2": (52, 52),
+    "MobileNetV3Small": (34, 34),
+    "EfficientNetB0": (49, 49),
+    "EfficientNetV2B0": (59, 59),
+    "InceptionV3": (94, 94),
+    "InceptionResNetV2": (204, 204),
+    "Xception": (40, 40),
+    "NASNetMobile": (192, 192),
+    "ResNet50V2": (32, 49),
+    "DenseNet121": (59, 121),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks(name):
+    model = randomized(getattr(keras.applications, name)(weights=None))
+    folded, total = NETWORKS[name]
+    assert len(normalizations(model)) == total
+    result = kdx.fuse_batch_norm(model)
+    report = result.report
+    assert (len(report.fused), len(report.kept)) == (folded, total - folded)
+    assert len(normalizations(result.model)) == total - folded
+    assert all("relative error" not in kept.reason and "'" in kept.reason for kept in report.kept)
+    assert report.max_relative_error <= 1e-5
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
+def test_no_square_root_is_left_in_the_graph():
+    import tensorflow as tf
+
+    model = randomized(keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=3))
+
+    def operations(model):
+        function = tf.function(lambda x: model(x, training=False))
+        graph = function.get_concrete_function(tf.TensorSpec((1, 32, 32, 3))).graph
+        return [operation.type for operation in graph.get_operations()]
+
+    assert operations(model).count("Rsqrt") == 52
+    found = operations(kdx.fuse_batch_norm(model).model)
+    assert "Rsqrt" not in found
+    kinds = ("Conv2D", "DepthwiseConv2dNative")
+    assert sum(map(found.count, kinds)) == sum(map(operations(model).count, kinds))
+
+
+# -- files and errors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_file_loads_without_this_package_and_under_another_backend(backend, tmp_path):
+    pytest.importorskip(backend)
+    model = randomized(BACKWARD["through Concatenate"]())
+    fused = kdx.fuse_batch_norm(model).model
+    x = inputs_of(model)[0]
+    fused.save(tmp_path / "fused.keras")
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", fused.predict(x, verbose=0))
+    script = (
+        "import sys, keras, numpy as np; sys.modules['keras_dnn_extras'] = None\n"
+        "x, y = np.load('x.npy'), np.load('y.npy')\n"
+        "loaded = keras.saving.load_model('fused.keras')\n"
+        "np.testing.assert_allclose(loaded.predict(x), y, rtol=1e-5, atol=1e-6)"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True, timeout=300)
+
+
+def test_the_report_is_a_table():
+    report = kdx.fuse_batch_norm(
+        dense_norm_relu(L.Dropout(0.5, name="drop"), *(L.ReLU(), L.Dense(2)))
+    ).report
+    lines = str(report).splitlines()
+    assert lines[0].split() == ["bn", "backward", "into", "dense"]
+    assert lines[1].split() == ["drop", "removed"]
+    assert lines[2].startswith("1 of 1 batch normalizations folded, 1 other layers removed")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.fused = []
+
+
+def test_other_models_are_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"Received: model=3"):
+        kdx.fuse_batch_norm(3)
+    with pytest.raises(ValueError, match=r"functional or sequential.*Received: model="):
+        kdx.fuse_batch_norm(Own())
+    with pytest.raises(ValueError, match=r"not built.*Received: model="):
+        kdx.fuse_batch_norm(keras.Sequential([L.Dense(3), L.BatchNormalization()]))
