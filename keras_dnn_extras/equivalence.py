@@ -122,16 +122,50 @@ def taken_inputs(inputs: Sequence[Any], prober: Prober) -> tuple[list[Any], list
 @contextlib.contextmanager
 def _no_trace() -> Iterator[None]:
     """Compute without a trace in the model: states of recurrent layers, seeds and gradients stay."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(keras.StatelessScope())
-        if keras.backend.backend() == "torch":
-            import torch
-
-            stack.enter_context(torch.no_grad())
-            # Layers without a seed draw from the global generator: the same numbers each time.
-            stack.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count())))
-            torch.manual_seed(0)
+    precise = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
+    with keras.StatelessScope(), precise.get(keras.backend.backend(), contextlib.nullcontext)():
         yield
+
+
+# On GPUs products of float32 are otherwise of TensorFloat-32, which rounds to 10 bits, and that would hide
+# more than it shows.
+
+
+@contextlib.contextmanager
+def _on_tensorflow() -> Iterator[None]:
+    import tensorflow as tf
+
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.enable_tensor_float_32_execution(before)
+
+
+def _on_jax() -> contextlib.AbstractContextManager:
+    import jax
+
+    return jax.default_matmul_precision("highest")
+
+
+@contextlib.contextmanager
+def _on_torch() -> Iterator[None]:
+    import torch
+
+    backends: Any = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    # Layers without a seed draw from the global generator: the same numbers each time.
+    with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        try:
+            for backend in backends:
+                backend.allow_tf32 = False
+            yield
+        finally:
+            for backend, allowed in zip(backends, before, strict=True):
+                backend.allow_tf32 = allowed
 
 
 def _raw(variable: keras.Variable) -> np.ndarray:

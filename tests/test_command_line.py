@@ -20,7 +20,7 @@ def source(tmp_path):
         L.ReLU(),
         L.Dropout(0.5, name="drop"),
     ]
-    model = keras.Sequential([keras.Input((5,)), *stack, L.Dense(2, name="out")])
+    model = keras.Sequential([keras.Input((5,)), *stack, L.Dense(2, name="last")])
     model.compile("sgd", loss="mse")
     model.save(tmp_path / "in.keras")
     return tmp_path / "in.keras"

@@ -188,7 +188,7 @@ def test_what_does_nothing_at_inference_is_left_out():
 
 def test_layers_that_draw_at_inference_stay():
     model = dense_norm_relu(
-        kdx.MCDropout(0.5, name="mc"), kdx.MCDropout(0.5, seed=3, name="mc2"), L.Dense(2)
+        kdx.MCDropout(0.5, name="mc"), kdx.MCDropout(0.5, seed=3, name="mc2"), L.Dense(2, name="last")
     )
     result = kdx.fuse_batch_norm(model)
     assert [layer.name for layer in result.model.layers][2:4] == ["mc", "mc2"]
@@ -264,7 +264,7 @@ def _several_consumers(x):
 
 def _several_consumers_after(x):
     norm = L.BatchNormalization(name="bn")(x)
-    return L.Add(name="sum")([L.Dense(3, name="dense")(norm), L.Dense(3)(norm)])
+    return L.Add(name="sum")([L.Dense(3, name="dense")(norm), L.Dense(3, name="other")(norm)])
 
 
 def _output(x):
@@ -474,6 +474,40 @@ def test_a_fold_that_fails_the_check_is_undone_and_told(monkeypatch):
     assert "'deep'" in kept.reason
     assert "relative error" in kept.reason
     assert_same(model, result.model)
+
+
+class Precision(L.Layer):
+    """Notes how products of float32 are computed when it is called."""
+
+    seen = []  # noqa: RUF012
+
+    def call(self, x):
+        if not isinstance(x, keras.KerasTensor):
+            self.seen.append(float32_precision())
+        return x
+
+
+def float32_precision():
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.experimental.tensor_float_32_execution_enabled()
+    if BACKEND == "jax":
+        import jax
+
+        return jax.config.jax_default_matmul_precision
+    import torch
+
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_the_check_does_not_compute_with_tensor_float_32():
+    before = float32_precision()
+    Precision.seen.clear()
+    kdx.fuse_batch_norm(functional(_stacked(L.Dense(4), *_norm_relu(), Precision())))
+    full = {"tensorflow": False, "jax": "highest", "torch": (False, False)}[BACKEND]
+    assert Precision.seen[-2:] == [full, full]
+    assert float32_precision() == before != full
 
 
 # -- what is kept ----------------------------------------------------------------------------------------
@@ -752,7 +786,7 @@ def test_a_file_loads_without_this_package_and_under_another_backend(backend, tm
 
 def test_the_report_is_a_table():
     report = kdx.fuse_batch_norm(
-        dense_norm_relu(L.Dropout(0.5, name="drop"), *(L.ReLU(), L.Dense(2)))
+        dense_norm_relu(L.Dropout(0.5, name="drop"), *(L.ReLU(), L.Dense(2, name="last")))
     ).report
     lines = str(report).splitlines()
     assert lines[0].split() == ["bn", "backward", "into", "dense"]
