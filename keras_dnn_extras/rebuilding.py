@@ -217,7 +217,7 @@ def _copy_state(old: Any, new: Any) -> None:
     for variable, value in zip(variables[1], variables[0], strict=True):
         variable.assign(_array(value))
     for a, b in parts:
-        if hasattr(b, "finalize_state") and a.built:  # constants that are made of the weights
+        if isinstance(b, keras.layers.Normalization):  # has constants that are made of its weights
             b.finalize_state()
         if hasattr(a, "save_assets"):
             with tempfile.TemporaryDirectory() as folder:

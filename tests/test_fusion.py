@@ -1,6 +1,7 @@
 """fuse_batch_norm: what is folded, to what precision, what stays and why, and what is kept."""
 
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import keras_dnn_extras as kdx
 from keras_dnn_extras import folding
 
 L = keras.layers
+FACTOR = 3.0  # that the code of a layer refers to
 BACKEND = keras.backend.backend()
 PATTERNS = {f"backward {k}": v for k, v in BACKWARD.items()} | {
     f"forward {k}": v for k, v in FORWARD.items()
@@ -195,6 +197,35 @@ def test_layers_that_draw_at_inference_stay():
     assert result.report.max_relative_error <= 2e-6
     x = np.ones((50, 5))
     assert np.any(result.model.predict(x, verbose=0) != result.model.predict(x, verbose=0))
+
+
+def test_a_dropout_that_is_active_somewhere_stays():
+    dropout = L.Dropout(0.5, seed=1, name="drop")
+    model = functional(lambda x: L.Dense(3)(dropout(L.ReLU()(dropout(x, training=True)))))
+    result = kdx.fuse_batch_norm(model)
+    assert result.report.removed == []
+    assert len(result.model.get_layer("drop")._inbound_nodes) == 2
+
+
+def test_a_dropout_at_the_end_of_a_sequential_model_goes_and_no_model_is_left_empty():
+    model = keras.Sequential([keras.Input((5,)), L.ReLU(), L.BatchNormalization(name="bn"), L.Dropout(0.5)])
+    result = kdx.fuse_batch_norm(model)
+    assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers[:2]]
+    assert "what 'bn' makes is an output of the model" in result.report.kept[0].reason
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dropout(0.5)])
+    assert len(kdx.fuse_batch_norm(model).model.layers) == 1
+
+
+def test_the_gate_of_an_attention_is_made_of_the_queries():
+    if "use_gate" not in inspect.signature(L.MultiHeadAttention).parameters:
+        pytest.skip("this version of Keras has none")
+    layer = L.MultiHeadAttention(2, 3, use_gate=True)
+    inputs = keras.Input((4, 5))
+    query, value = L.BatchNormalization(name="q")(inputs), L.BatchNormalization(name="v")(inputs)
+    model = randomized(keras.Model(inputs, layer(query, value)))
+    result = kdx.fuse_batch_norm(model)
+    assert len(result.report.fused) == 2
+    assert_same(model, result.model)
 
 
 def test_masks_go_on_to_those_that_take_them():
@@ -435,6 +466,16 @@ def test_mixed_precision(dtype):
     assert relative_error(predicted(result.model, inputs_of(model))[0], expected) <= 8 * unit
 
 
+def test_the_model_itself_keeps_its_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = dense_norm_relu()
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert kdx.fuse_batch_norm(model).model.dtype_policy.name == "mixed_bfloat16"
+
+
 def test_weights_that_would_overflow_stay_as_they_were():
     model = dense_norm_relu()
     model.get_layer("bn").gamma.assign(np.full(4, 3e38))
@@ -636,22 +677,22 @@ def test_shared_layers_stay_shared():
     assert len(fused.get_layer("shared")._inbound_nodes) == 2
 
 
-def test_what_is_not_in_weights_is_copied_too():
-    scale = 3.0
-    table = (
-        L.StringLookup(vocabulary=["a", "b"], output_mode="one_hot") if BACKEND == "tensorflow" else None
-    )
-    stack = [L.Lambda(lambda x: x * scale, output_shape=(5,)), L.Dense(4), *_norm_relu()]
-    result = kdx.fuse_batch_norm(functional(_stacked(*stack)))
-    assert len(result.report.fused) == 1
-    if table is not None:
-        model = keras.Sequential([keras.Input((1,), dtype="string"), table, L.Dense(3), *_norm_relu()])
-        result = kdx.fuse_batch_norm(randomized(model))
-        assert len(result.report.fused) == 1
-        import tensorflow as tf
+def test_a_function_in_a_layer_still_finds_what_it_refers_to():
+    stack = [L.Lambda(lambda x: x * FACTOR, output_shape=(5,)), L.Dense(4), *_norm_relu()]
+    assert len(kdx.fuse_batch_norm(functional(_stacked(*stack))).report.fused) == 1
 
-        x = tf.constant([["a"], ["b"], ["c"]])
-        np.testing.assert_allclose(result.model(x), model(x), rtol=1e-5, atol=1e-6)
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="has no strings")
+def test_a_vocabulary_is_copied():
+    import tensorflow as tf
+
+    table = L.StringLookup(output_mode="one_hot")
+    table.adapt(["a", "b", "b"])
+    model = keras.Sequential([keras.Input((1,), dtype="string"), table, L.Dense(3), *_norm_relu()])
+    result = kdx.fuse_batch_norm(randomized(model))
+    assert len(result.report.fused) == 1
+    x = tf.constant([["a"], ["b"], ["c"]])
+    np.testing.assert_allclose(result.model(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 # -- random graphs ---------------------------------------------------------------------------------------
