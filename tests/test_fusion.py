@@ -774,6 +774,8 @@ NETWORKS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name):
+    if (BACKEND, name) == ("torch", "NASNetMobile"):
+        pytest.skip("Keras has no NASNetMobile on torch")
     model = randomized(getattr(keras.applications, name)(weights=None))
     folded, total = NETWORKS[name]
     assert len(normalizations(model)) == total
