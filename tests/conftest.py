@@ -1,6 +1,24 @@
 """What several test files use."""
 
+import os
+import shutil
+import tempfile
+
 import pytest
+
+# Fits of equal models are compiled once for all tests: half of the time on JAX.
+_CACHE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
+def pytest_configure(config):
+    if os.environ.get("KERAS_BACKEND") != "jax" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return  # in a worker it is that of the process that started it
+    folder = tempfile.mkdtemp()
+    os.environ.update(_CACHE, JAX_COMPILATION_CACHE_DIR=folder)
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture
