@@ -234,6 +234,33 @@ def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(epoch, tmp_path):
     assert_same(values(resumed.weights), values(whole.weights))
 
 
+@pytest.mark.parametrize("error", [_StopError, KeyboardInterrupt])
+def test_called_again_with_the_same_model_it_finds_the_same_head(error, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 11:  # in the second phase
+                raise error
+
+    def large_head():
+        head = [L.Dense(4, name="one"), L.BatchNormalization(name="own"), L.Dense(2, name="two")]
+        return kdx.replace_head(flat(), head)
+
+    model = compiled(large_head, "adam")
+    trainable = [found.trainable for found in model._flatten_layers()]
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    with pytest.raises(error):
+        tune(model, callbacks=[backup(), Interrupt()])
+    assert [found.trainable for found in model._flatten_layers()] == trainable
+    assert len(model.optimizer.variables) == 2 + 2 * 6
+    tune(model, callbacks=[backup()])
+    whole = compiled(large_head, "adam")
+    tune(whole)
+    assert_same(values(model.weights), values(whole.weights))
+
+
 def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(tmp_path):
     whole = compiled(optimizer="adam")
     tune(whole, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
