@@ -137,6 +137,10 @@ class FineTuneSchedule(LearningRateCallback):
         self.epochs, self.frozen_epochs = epochs, frozen_epochs
         self.rates, self.shares = rates, shares
 
+    @property
+    def told_as(self) -> str:
+        return "fine_tune"
+
     def needs_length(self) -> str | None:
         return "data of a known length"
 
