@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from keras_dnn_extras.optimizer_state import value_on_host
+from keras_dnn_extras.rebuilding import copy_adapted
 
 
 def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:
@@ -20,8 +21,12 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
     Raises:
         ValueError: the model cannot be rebuilt from its config.
     """
+    # Not those of Keras: `Add`, for one, is the name of a layer and of an operation.
+    kinds = {type(layer) for layer in model._flatten_layers()}
     custom = {
-        keras.saving.get_registered_name(type(layer)): type(layer) for layer in model._flatten_layers()
+        keras.saving.get_registered_name(kind): kind
+        for kind in kinds
+        if kind.__module__.split(".")[0] != "keras"
     }
     instead = f", or {instead}" if instead else ""
     try:
@@ -43,4 +48,6 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
         )
     for new, old in zip(copy.weights, model.weights, strict=False):
         new.assign(value_on_host(old))
+    for old, new in zip(model._flatten_layers(), copy._flatten_layers(), strict=False):
+        copy_adapted(old, new)
     return copy

@@ -47,7 +47,8 @@ def fine_tune(
     `learning_rate / learning_rate_divisor`. Momentum runs the other way, as in `OneCycleScheduler`. The
     head is what is trainable if the rest is frozen, as `replace_head` leaves it; if nothing is frozen, or
     everything, it is the layers with weights that the outputs come from. BatchNormalization of the body
-    stays in inference mode throughout.
+    stays in inference mode throughout. After an exception the same layers are frozen as before the call, so
+    that it can be called again, with `BackupAndRestore` to go on where it stopped.
 
     Args:
         model: a compiled Keras model, with a float learning rate, which is not used.
@@ -108,9 +109,11 @@ def fine_tune(
     try:
         return model.fit(x, y, epochs=epochs, callbacks=callbacks, **fit_arguments)
     except BaseException:
+        put_back(before)  # of which the next call tells the head
         if iterations(innermost_optimizer(model)) == begun:  # nothing has been trained
-            put_back(before)
             set_optimizer(model, optimizer)
+        else:
+            recompile(model)
         raise
 
 
@@ -133,6 +136,10 @@ class FineTuneSchedule(LearningRateCallback):
         super().__init__()
         self.epochs, self.frozen_epochs = epochs, frozen_epochs
         self.rates, self.shares = rates, shares
+
+    @property
+    def told_as(self) -> str:
+        return "fine_tune"
 
     def needs_length(self) -> str | None:
         return "data of a known length"

@@ -43,9 +43,11 @@ class GradualUnfreezing(StepCallback):
     BatchNormalization is in inference mode. From then on it trains as in a model that was compiled at that
     epoch: the optimizer goes on with what it has of the weights that trained before, and takes up the new
     ones as if it had begun with them there and then, so that the averages of Adam and its like, which begin
-    at zero, are corrected for it. Begin with a model that is frozen up to the layers that train from the
-    first epoch on, as `replace_head` makes it. Interrupted and resumed, with `BackupAndRestore` or from a
-    saved model and `initial_epoch`, the same layers are frozen as without the interruption.
+    at zero, are corrected for it: all but the momentum of `Nadam`, which keeps one correction for all
+    weights, so that new ones begin with smaller steps. Begin with a model that is frozen up to the layers
+    that train from the first epoch on, as `replace_head` makes it. Interrupted and resumed, with
+    `BackupAndRestore` or from a saved model and `initial_epoch`, the same layers are frozen as without the
+    interruption.
 
     Args:
         plan: dict that maps an epoch, from 0, to the layers that are unfrozen when it begins, as in

@@ -47,6 +47,11 @@ class LearningRateCallback(StepCallback):
         self.history: dict[str, list[float]] = {}
         self._curves: dict[str, Curve] = {}
 
+    @property
+    def told_as(self) -> str:
+        """The name of what the user called, for errors."""
+        return type(self).__name__
+
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
 
@@ -99,15 +104,15 @@ class LearningRateCallback(StepCallback):
         steps, epochs = params.get("steps"), params.get("epochs")
         if steps is None or epochs is None:
             raise ValueError(
-                f"`{type(self).__name__}` needs to know how many batches an epoch has, which the data does "
-                f"not tell. Pass `steps_per_epoch` to `fit`, or {instead} to `{type(self).__name__}`. "
+                f"`{self.told_as}` needs to know how many batches an epoch has, which the data does "
+                f"not tell. Pass `steps_per_epoch` to `fit`, or {instead} to `{self.told_as}`. "
                 f"Received: steps_per_epoch={steps}, epochs={epochs}"
             )
         accumulation = optimizer.gradient_accumulation_steps or 1
         if steps * epochs < accumulation:
             raise ValueError(
                 f"This `fit` is shorter than an update. Train for more epochs, pass {instead} to "
-                f"`{type(self).__name__}`, or lower `gradient_accumulation_steps`. Received: "
+                f"`{self.told_as}`, or lower `gradient_accumulation_steps`. Received: "
                 f"steps_per_epoch={steps}, epochs={epochs}, gradient_accumulation_steps={accumulation}"
             )
 
@@ -198,7 +203,7 @@ def _refuse_second_writer(
     optimizer: keras.optimizers.Optimizer,
     others: list[keras.callbacks.Callback],
 ) -> None:
-    name = type(callback).__name__
+    name = callback.told_as
     own = optimizer._learning_rate
     if not isinstance(own, keras.Variable):
         raise ValueError(

@@ -217,12 +217,21 @@ def _copy_state(old: Any, new: Any) -> None:
     for variable, value in zip(variables[1], variables[0], strict=True):
         variable.assign(_array(value))
     for a, b in parts:
-        if isinstance(b, keras.layers.Normalization):  # has constants that are made of its weights
-            b.finalize_state()
-        if hasattr(a, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                a.save_assets(folder)
-                b.load_assets(folder)
+        copy_adapted(a, b)
+
+
+def copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Give a layer what `adapt` gave another one besides weights. Their weights are the same already."""
+    if isinstance(new, keras.layers.Normalization):  # has constants that are made of its weights
+        new.finalize_state()
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):  # a vocabulary
+        if not old.weights:  # the weights of its words, which are no variables of the layer
+            store: dict[str, Any] = {}
+            old.save_own_variables(store)
+            new.load_own_variables(store)
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
 
 
 def _copy_others(old: Any, new: Any, edited: Mapping[str, np.ndarray]) -> None:

@@ -111,7 +111,8 @@ def replace_head(
 ) -> keras.Model:
     """Return a new model: the body of `model`, copied, under another head.
 
-    Training it leaves `model` as it was. Inputs that the body does not need are left out.
+    Training it leaves `model` as it was. It takes the inputs that `model` takes, also those that the body
+    does not need.
 
     Args:
         model: a functional or sequential model that is built.
@@ -123,7 +124,8 @@ def replace_head(
         A functional model, or a sequential one if `model` is that. It is not compiled.
 
     Raises:
-        ValueError: there is no layer `after`, or the model cannot be cut there, or cannot be copied.
+        ValueError: there is no layer `after`, or the model cannot be cut there or copied; a layer of
+            the head has the name of one of the body.
         TypeError: `model` is no model, or `head` no layer, list of layers or model.
 
     Example:
@@ -152,20 +154,30 @@ def replace_head(
     _set_apart(heads, body)
     if freeze_body:
         set_trainable(body, within([body]), False)
+    new = _joined(body, heads)
+    new.dtype_policy = model.dtype_policy  # tells `compile` whether to scale the loss
+    return new
+
+
+def _joined(body: keras.Model, heads: list[keras.layers.Layer]) -> keras.Model:
     if isinstance(body, keras.Sequential):
-        return keras.Sequential([_input_of(body), *body.layers, *heads], name=model.name)
+        return keras.Sequential([_input_of(body), *body.layers, *heads], name=body.name)
     outputs = body.outputs[0] if len(body.outputs) == 1 else body.output
     for layer in heads:
         outputs = layer(outputs)
-    return keras.Model(body.input, outputs, name=model.name)
+    return keras.Model(body.input, outputs, name=body.name)
 
 
-def _check_cut(model: keras.Model, after: str | None) -> None:
+def _check_graph(model: keras.Model) -> None:
     if not isinstance(model, keras.Sequential) and not hasattr(model, "_nodes_by_depth"):
         raise ValueError(
             "A model that computes in code of its own cannot be cut. Make the body a functional or "
             f"sequential model. Received: model={model}"
         )
+
+
+def _check_cut(model: keras.Model, after: str | None) -> None:
+    _check_graph(model)
     if not model.built:
         raise ValueError(
             "The model has no weights yet. Give it a `keras.Input`, or call it on data. "
@@ -192,27 +204,25 @@ def _paths(model: keras.Model) -> list[str]:
 def _output_layer(model: keras.Model) -> keras.layers.Layer:
     if isinstance(model, keras.Sequential):
         return model.layers[-1]
-    last = {
-        id(tensor._keras_history.operation): tensor._keras_history.operation for tensor in model.outputs
-    }
+    last = {tensor._keras_history[:2] for tensor in model.outputs}
     if len(last) > 1:
-        names = ", ".join(repr(layer.name) for layer in last.values())
+        names = ", ".join(sorted({repr(layer.name) for layer, _ in last}))
         raise ValueError(
-            f"The model has several output layers: {names}. Name the layer to cut after. "
-            "Received: after=None"
+            f"The model has outputs of several layers, or of several calls: {names}. Name the layer to cut "
+            "after. Received: after=None"
         )
-    return next(iter(last.values()))
+    return last.pop()[0]
 
 
 def _cut(model: keras.Model, after: str | None) -> keras.Model:
     """Return `model` up to the layer `after`, or without its output layer."""
+    _check_graph(model)
     if isinstance(model, keras.Sequential):
         return _cut_sequential(model, after)
     if after is None:
-        node = _output_layer(model)._inbound_nodes[-1]
-        return _model_to(model, node.arguments.args[0] if node.arguments.args else node.input_tensors)
+        return _model_to(model, _given_to(*model.outputs[0]._keras_history[:2]))
     name, _, inner = after.partition("/")
-    layer = model.get_layer(name)
+    layer = _named(model, name)
     nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if node.operation is layer]
     if len(nodes) != 1:
         raise ValueError(
@@ -226,13 +236,40 @@ def _cut(model: keras.Model, after: str | None) -> keras.Model:
     return _model_to(model, outputs)
 
 
+def _given_to(layer: Any, place: int) -> Any:
+    """Return what the output layer is called on in its call number `place`."""
+    arguments = layer._inbound_nodes[place].arguments
+    others = {name: value for name, value in arguments.kwargs.items() if not name.endswith("mask")}
+    given = [
+        value
+        for value in (*arguments.args, *others.values())
+        if any(isinstance(part, keras.KerasTensor) for part in keras.tree.flatten(value))
+    ]
+    if len(given) != 1:
+        raise ValueError(
+            f"The output layer {layer.name!r} has {len(given)} arguments, and a head takes one. Name the "
+            "layer to cut after. Received: after=None"
+        )
+    return given[0]
+
+
+def _named(model: keras.Model, name: str) -> keras.layers.Layer:
+    for layer in model.layers:
+        if layer.name == name:
+            return layer
+    raise ValueError(
+        f"The copy of the layer {name!r} has another name. Give its class a `get_config` that tells the "
+        f"name, and an `__init__` that takes it. Received: model={model}"
+    )
+
+
 def _cut_sequential(model: keras.Sequential, after: str | None) -> keras.Sequential:
     layers = model.layers
     if after is None:
         kept = layers[:-1]
     else:
         name, _, inner = after.partition("/")
-        place = [layer.name for layer in layers].index(name)
+        place = layers.index(_named(model, name))
         kept = layers[: place + 1]
         if inner:
             kept[-1] = _cut(kept[-1], inner)

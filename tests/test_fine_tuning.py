@@ -1,5 +1,7 @@
 """fine_tune: its phases, rates and shares, its table, resumed, and what it refuses."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -30,6 +32,14 @@ def tune(model, *, epochs=4, frozen_epochs=2, **arguments):
     x, y = data()
     arguments = {"batch_size": 5, "shuffle": False, "verbose": 0, "learning_rate": 0.1, **arguments}
     return kdx.fine_tune(model, x, y, epochs=epochs, frozen_epochs=frozen_epochs, **arguments)
+
+
+@functools.cache
+def uninterrupted(optimizer=None, **arguments):
+    """Return the weights after a whole run of a plain model."""
+    model = compiled(optimizer=optimizer)
+    tune(model, **arguments)
+    return values(model.weights)
 
 
 class Look(keras.callbacks.Callback):
@@ -140,10 +150,9 @@ def test_the_order_of_layers_is_that_of_the_computation():
 def test_the_weights_are_the_same_however_it_is_compiled(arguments):
     if BACKEND == "torch" and "run_eagerly" not in arguments:
         pytest.skip("refused by Keras on torch, or compiles for minutes")
-    model, plain = compiled(**arguments), compiled()
+    model = compiled(**arguments)
     tune(model, layer_decay=0.5)
-    tune(plain, layer_decay=0.5)
-    for new, old in zip(values(model.weights), values(plain.weights), strict=True):
+    for new, old in zip(values(model.weights), uninterrupted(layer_decay=0.5), strict=True):
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
 
@@ -227,11 +236,37 @@ def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(epoch, tmp_path):
 
     with pytest.raises(_StopError):
         tune(compiled(optimizer="adam"), callbacks=[backup(), Interrupt()])
-    resumed, whole = compiled(optimizer="adam"), compiled(optimizer="adam")
+    resumed = compiled(optimizer="adam")
     history = tune(resumed, callbacks=[backup()])
     assert history.epoch == list(range(epoch, 4))
+    assert_same(values(resumed.weights), uninterrupted("adam"))
+
+
+@pytest.mark.parametrize("error", [_StopError, KeyboardInterrupt])
+def test_called_again_with_the_same_model_it_finds_the_same_head(error, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 11:  # in the second phase
+                raise error
+
+    def large_head():
+        head = [L.Dense(4, name="one"), L.BatchNormalization(name="own"), L.Dense(2, name="two")]
+        return kdx.replace_head(flat(), head)
+
+    model = compiled(large_head, "adam")
+    trainable = [found.trainable for found in model._flatten_layers()]
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    with pytest.raises(error):
+        tune(model, callbacks=[backup(), Interrupt()])
+    assert [found.trainable for found in model._flatten_layers()] == trainable
+    assert len(model.optimizer.variables) == 2 + 2 * 6
+    tune(model, callbacks=[backup()])
+    whole = compiled(large_head, "adam")
     tune(whole)
-    assert_same(values(resumed.weights), values(whole.weights))
+    assert_same(values(model.weights), values(whole.weights))
 
 
 def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(tmp_path):
@@ -271,7 +306,7 @@ def test_data_of_other_kinds(kind):
         while True:
             yield x[:5], y[:5]
 
-    with pytest.raises(ValueError, match="steps_per_epoch"):
+    with pytest.raises(ValueError, match=r"`fine_tune` needs .* `steps_per_epoch`"):
         kdx.fine_tune(model, batches(), epochs=2, verbose=0)
     kdx.fine_tune(model, batches(), epochs=2, steps_per_epoch=3, verbose=0)
 
@@ -334,7 +369,7 @@ def test_wrong_arguments_are_errors_and_change_nothing(arguments, error):
 def test_a_fit_that_fails_at_the_start_leaves_the_model_as_it_was():
     model = compiled()
     optimizer, flags = model.optimizer, [found.trainable for found in model._flatten_layers()]
-    with pytest.raises(ValueError, match="ReduceLROnPlateau"):
+    with pytest.raises(ValueError, match="`fine_tune` and `ReduceLROnPlateau`"):
         tune(model, callbacks=[keras.callbacks.ReduceLROnPlateau()])
     assert model.optimizer is optimizer
     assert [found.trainable for found in model._flatten_layers()] == flags

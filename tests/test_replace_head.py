@@ -95,17 +95,50 @@ def test_a_backbone_of_keras_applications_is_cut_within():
     backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=7)
     inputs = keras.Input((32, 32, 3))
     model = keras.Model(inputs, L.Dense(2)(backbone(inputs)))
-    after = f"{backbone.name}/global_average_pooling2d"
-    name = next(found.name for found in backbone.layers if found.name.startswith("global_average"))
-    new = kdx.replace_head(model, L.Dense(3, activation="softmax"), after=f"{backbone.name}/{name}")
+    name = "expanded_conv_project_BN"  # early: the copy is of all of it, and few layers are compiled
+    head = [L.GlobalAveragePooling2D(), L.Dense(3, activation="softmax")]
+    new = kdx.replace_head(model, head, after=f"{backbone.name}/{name}")
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
-    features = hidden(backbone, name, x)
+    features = hidden(backbone, name, x).mean(axis=(1, 2))
     kernel, bias = new.layers[-1].get_weights()
     logits = features @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(new.predict(x, verbose=0), expected, atol=1e-5)
     assert len(new.trainable_variables) == 2
-    assert len(after) > 0
+
+
+def test_an_operation_of_the_name_of_a_layer_is_copied():
+    # In a model like those of `keras.applications`: `Add` is the name of a layer, and of what `+` records.
+    inputs = keras.Input((6,))
+    hidden = L.Add()([L.Dense(6)(inputs), inputs])
+    body = keras.Model(inputs, hidden * (hidden + 3.0), name="body")
+    outer = keras.Model(inputs, L.Dense(2)(body(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    new = kdx.replace_head(outer, L.Identity())
+    np.testing.assert_array_equal(new.predict(x, verbose=0), body.predict(x, verbose=0))
+
+
+def test_what_was_adapted_is_copied():
+    x = np.random.default_rng(0).normal(3.0, 5.0, size=(9, 6)).astype("float32")
+    adapted = L.Normalization(name="adapted")
+    adapted.adapt(x)
+    model = keras.Sequential([keras.Input((6,)), adapted, L.Dense(2)])
+    new = kdx.replace_head(model, L.Identity())
+    expected = (x - x.mean(axis=0)) / x.std(axis=0)
+    np.testing.assert_allclose(new.predict(x, verbose=0), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="has no strings")
+@pytest.mark.parametrize("mode", ["multi_hot", "tf_idf"])
+def test_a_vocabulary_is_copied(mode):
+    import tensorflow as tf
+
+    words = L.TextVectorization(output_mode=mode)
+    words.adapt(["a b", "b c c"])
+    model = keras.Sequential([keras.Input((), dtype="string"), words, L.Dense(2)])
+    new = kdx.replace_head(model, L.Identity())
+    x = tf.constant(["a c", "b d b"])
+    np.testing.assert_array_equal(new(x), words(x))
 
 
 def test_mixed_precision_is_kept():
@@ -116,20 +149,42 @@ def test_mixed_precision_is_kept():
     assert new.predict(np.ones((2, 3)), verbose=0).dtype == "float32"
 
 
-@pytest.mark.parametrize("make", [flat, nested])
-def test_saved_it_loads_without_the_package_frozen_where_it_was(make, tmp_path):
-    new = kdx.replace_head(make(), L.Dense(3, name="new"))
-    new.compile("adam", "mse")
-    new.save(tmp_path / "new.keras")
+def test_the_policy_of_the_model_is_kept_which_tells_whether_to_scale_the_loss():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = nested()
+    finally:
+        keras.config.set_dtype_policy(before)
+    new = kdx.replace_head(model, L.Dense(3, name="new"))
+    new.compile("sgd", "mse")
+    assert isinstance(new.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_saved_it_loads_without_the_package_frozen_where_it_was(tmp_path):
+    for make in (flat, nested):
+        new = kdx.replace_head(make(), L.Dense(3, name="new"))
+        new.compile("adam", "mse")
+        new.save(tmp_path / f"{make.__name__}.keras")
     script = (
         "import sys, keras\n"
-        f"model = keras.models.load_model({str(tmp_path / 'new.keras')!r})\n"
+        f"folder = {str(tmp_path)!r}\n"
+        "models = [keras.models.load_model(f'{folder}/{name}.keras') for name in ('flat', 'nested')]\n"
         "assert 'keras_dnn_extras' not in sys.modules\n"
-        "print([v.name for v in model.trainable_variables])"
+        "print([v.name for model in models for v in model.trainable_variables])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.splitlines()[-1] == "['kernel', 'bias']"
+    assert run.stdout.splitlines()[-1] == str(["kernel", "bias"] * 2)
+
+
+def test_inputs_are_those_of_the_model_also_where_the_body_does_not_need_them():
+    a, b = keras.Input((6,), name="a"), keras.Input((3,), name="b")
+    joined = L.Concatenate()([L.Dense(4, name="of_a")(a), b])
+    model = keras.Model({"a": a, "b": b}, L.Dense(1)(joined))
+    new = kdx.replace_head(model, L.Dense(2, name="new"), after="of_a")
+    x = {"a": np.ones((4, 6), "float32"), "b": np.ones((4, 3), "float32")}
+    assert new.predict(x, verbose=0).shape == (4, 2)
 
 
 def test_a_head_that_keras_named_like_a_layer_of_the_body_gets_another_name():
@@ -174,6 +229,44 @@ def test_layers_of_the_user_are_copied_by_their_config():
 def test_what_cannot_be_cut_is_an_error(make, after, told):
     with pytest.raises(ValueError, match=told):
         kdx.replace_head(make(), L.Dense(2, name="new"), after=after)
+
+
+class Unnamed(keras.Model):
+    """A nested model with code of its own, which does not tell its name in a config."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = L.Dense(4, name="inner")
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+
+@pytest.mark.parametrize(("after", "told"), [("own", "has another name"), ("own/inner", "own|name")])
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_nested_model_with_code_of_its_own_is_an_error(after, told, sequential):
+    inputs, own = keras.Input((6,)), Unnamed(name="own")
+    layers = [inputs, own, L.Dense(2)]
+    model = keras.Sequential(layers) if sequential else keras.Model(inputs, layers[2](own(inputs)))
+    with pytest.raises(ValueError, match=told):
+        kdx.replace_head(model, L.Dense(2), after=after)
+
+
+def test_one_output_layer_of_several_calls_or_arguments_is_an_error():
+    inputs, head = keras.Input((6,)), L.Dense(2, name="head")
+    model = keras.Model(inputs, [head(L.Dense(3)(inputs)), head(L.Dense(3)(inputs))])
+    with pytest.raises(ValueError, match="several calls: 'head'"):
+        kdx.replace_head(model, L.Dense(2))
+    model = keras.Model(inputs, L.Dense(6)(inputs) + inputs)
+    with pytest.raises(ValueError, match="2 arguments"):
+        kdx.replace_head(model, L.Dense(2))
 
 
 def test_several_outputs_need_to_be_told_where():
