@@ -286,6 +286,8 @@ def test_a_learning_rate_is_that_of_the_fresh_optimizer():
     model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(kdx.PowerDecay(0.1, 10))), "mse")
     kdx.unfreeze(model, learning_rate=0.005)
     assert float(model.optimizer.learning_rate) == np.float32(0.005)
+    told = model.get_compile_config()["optimizer"]["config"]["inner_optimizer"]["config"]  # of a file
+    assert told["learning_rate"] == np.float32(0.005)
 
 
 def test_a_mixed_precision_model_is_scaled_once():
