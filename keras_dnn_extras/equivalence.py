@@ -21,7 +21,10 @@ class NoRandomInputsError(Exception):
 
 
 def relative_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
-    """Return the largest difference of each pair of arrays, over the largest number in either of them."""
+    """Return the largest difference of each pair of arrays, over the largest number in either of them.
+
+    It is NaN where neither has a finite number.
+    """
     return [_relative_error(*pair) for pair in zip(found, expected, strict=True)]
 
 
@@ -31,8 +34,8 @@ def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
         return float("inf")
     finite = np.isfinite(expected)
-    if not finite.any():
-        return 0.0
+    if not finite.any() and finite.size:
+        return float("nan")
     found, expected = (array[finite].astype("float64") for array in (found, expected))
     size = max(np.max(np.abs(expected)), np.max(np.abs(found)))
     return float(np.max(np.abs(found - expected)) / size) if size > 0 else 0.0
