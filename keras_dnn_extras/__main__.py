@@ -6,6 +6,7 @@ import pathlib
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 
 import keras
@@ -14,7 +15,7 @@ from keras_dnn_extras.fusion import fuse_batch_norm
 
 DONE, UNUSABLE = 0, 2
 # What Keras raises for a file that is not there, is none of its own, is cut off, or has unknown classes.
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,13 +58,10 @@ def _fuse(source: str, target: pathlib.Path) -> int:
 
 def _save(model: keras.Model, target: pathlib.Path) -> None:
     """Save `model` to `target`, or leave what is there as it was."""
-    handle, name = tempfile.mkstemp(suffix=".keras", dir=target.parent)
-    os.close(handle)
-    try:
-        model.save(name)
-        os.replace(name, target)
-    finally:
-        pathlib.Path(name).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a file of its own would be private
+        path = pathlib.Path(folder) / target.name
+        model.save(path)
+        os.replace(path, target)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Whether two models compute the same: on random inputs, as far as their dtypes can tell."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 
 LARGE = 50_000  # numbers in a row
+MANY = 50  # operations, which JAX compiles faster as one than each by itself
 SIZES = (32, 64, 16, 128, 224, 8, 299, 4, 2, 1)  # of axes of unknown length, one after the other
 
 # Differences that rounding makes: 256 roundings. Deep networks of random weights were seen to have 15.
@@ -21,7 +22,10 @@ class NoRandomInputsError(Exception):
 
 
 def relative_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
-    """Return the largest difference of each pair of arrays, over the largest number in either of them."""
+    """Return the largest difference of each pair of arrays, over the largest number in either of them.
+
+    It is NaN where neither has a finite number.
+    """
     return [_relative_error(*pair) for pair in zip(found, expected, strict=True)]
 
 
@@ -31,8 +35,8 @@ def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
         return float("inf")
     finite = np.isfinite(expected)
-    if not finite.any():
-        return 0.0
+    if not finite.any() and finite.size:
+        return float("nan")
     found, expected = (array[finite].astype("float64") for array in (found, expected))
     size = max(np.max(np.abs(expected)), np.max(np.abs(found)))
     return float(np.max(np.abs(found - expected)) / size) if size > 0 else 0.0
@@ -77,12 +81,18 @@ class Prober:
 
     def __init__(self, inputs: Sequence[Any], tensors: Sequence[Any]):
         self._model = keras.Model(list(inputs), list(tensors))
+        is_large = len(self._model.operations) >= MANY
+        self._run = _compiled_on_jax(self._computed) if is_large else self._computed
 
     def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """Return the tensors in inference mode."""
+        values = [variable.value for variable in self._model.variables]
         with _no_trace():
-            found = tree.flatten(self._model(list(arrays), training=False))
-            return [_array(tensor) for tensor in found]
+            return [_array(tensor) for tensor in self._run(values, list(arrays))]
+
+    def _computed(self, values: list, arrays: list) -> list:
+        with keras.StatelessScope(state_mapping=list(zip(self._model.variables, values, strict=True))):
+            return tree.flatten(self._model(arrays, training=False))
 
     def noise(self, arrays: Sequence[Any], dtype: str) -> list[float]:
         """Return the relative errors that one rounding to `dtype` of all weights and inputs makes."""
@@ -93,13 +103,34 @@ class Prober:
             signs = rng.choice([-1.0, 1.0], array.shape)
             return (array.astype("float64") * (1 + rounding * signs)).astype(array.dtype)
 
-        floats = [v for v in self._model.weights if "float" in keras.backend.standardize_dtype(v.dtype)]
-        mapping = [(v, keras.ops.convert_to_tensor(rounded(_raw(v)), v.dtype)) for v in floats]
+        def moved_value(variable: keras.Variable) -> Any:
+            if "float" not in keras.backend.standardize_dtype(variable.dtype):
+                return variable.value
+            return keras.ops.convert_to_tensor(rounded(_raw(variable)), variable.dtype)
+
         expected = self(arrays)
+        values = [moved_value(variable) for variable in self._model.variables]
         moved = [rounded(a) if a.dtype.kind == "f" else a for a in arrays]
-        with _no_trace(), keras.StatelessScope(state_mapping=mapping):
-            found = [_array(tensor) for tensor in tree.flatten(self._model(moved, training=False))]
+        with _no_trace():
+            found = [_array(tensor) for tensor in self._run(values, moved)]
         return relative_errors(found, expected)
+
+
+def _compiled_on_jax(function: Callable[[list, list], list]) -> Callable[[list, list], list]:
+    """Compile `function` on JAX, which otherwise compiles each operation of a new shape by itself."""
+    if keras.backend.backend() != "jax":
+        return function
+    import jax
+
+    compiled = jax.jit(function)
+
+    def run(values: list, arrays: list) -> list:
+        try:
+            return compiled(values, arrays)
+        except Exception:  # a layer that wants to see numbers, or inputs that it does not take
+            return function(values, arrays)
+
+    return run
 
 
 def taken_inputs(inputs: Sequence[Any], prober: Prober) -> tuple[list[Any], list[np.ndarray]]:

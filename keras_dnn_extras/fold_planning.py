@@ -216,7 +216,8 @@ class _Folder:
             arrays = [array for array in weights.values() if array is not None]
             if not all(folding.fits(array, precision_of(layer)) for array in arrays):
                 raise ObstacleError(
-                    f"the weights of {layer.name!r} would be too large for {precision_of(layer)}"
+                    f"weights of {layer.name!r} are not finite, or would be too large for "
+                    f"{precision_of(layer)}"
                 )
         self._weights.update({id(layer): (layer, weights) for layer, weights in targets})
         self._plan.changed.update(*map(self._wiring.names, passed))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_dnn_extras import equivalence
 from keras_dnn_extras.fold_planning import Fold, Plan
@@ -187,14 +188,39 @@ def _compared(model: keras.Model, census: Census, plan: Plan, copy: Copy) -> tup
         for fold, found, limit in zip(probed, errors[outputs:], bound[outputs:], strict=True):
             if not found <= limit:
                 return error, _refused([fold], found)
-        if not all(found <= limit for found, limit in zip(errors, bound, strict=True)) and folds:
-            return error, _refused(folds, max(errors))
+        compared = [each for each in errors[:outputs] if not np.isnan(each)]
+        if any(found > limit for found, limit in zip(errors[:outputs], bound, strict=False)):
+            if not folds:
+                raise ValueError(_unlike(census, key, copy, model))
+            return error, _refused(folds, max(compared))
         if census.models[key] is model:
-            error = max(errors[:outputs], default=0.0)
+            error = max(compared, default=0.0)
     return error, {}
 
 
+def _unlike(census: Census, key: int, copy: Copy, model: Any) -> str:
+    """Return what is to be said of a copy in which nothing is folded, and that computes something else."""
+    level = census.levels[key]
+    tensors = [level.tensors[value] for value in level.inputs]
+    copied = [copy.tensors[value] for value in level.inputs]
+    for call in level.calls:
+        values = [[of[value] for value in call.outputs] for of in (level.tensors, copy.tensors)]
+        errors, bound = _errors(tensors, values[0], copied, values[1], model)
+        if any(found > limit for found, limit in zip(errors, bound, strict=True)):
+            return (
+                f"A copy of {call.operation.name!r} does not compute the same. Give its class a `get_config` "
+                f"that tells every argument of `__init__`. Received: layer={call.operation}"
+            )
+    return f"A copy of the model does not compute the same. Received: model={model}"
+
+
 def _refused(folds: list[Fold], error: float) -> dict[int, str]:
+    if np.isnan(error):
+        return {
+            id(fold.source): f"What {fold.source.name!r} makes of random inputs is not finite, so that its "
+            f"fold into {_named(fold.into)} cannot be checked."
+            for fold in folds
+        }
     return {
         id(
             fold.source
@@ -218,11 +244,11 @@ def _errors(inputs: list, tensors: list, new_inputs: list, new_tensors: list, mo
     errors = equivalence.relative_errors(found, expected)
     dtypes = [keras.backend.standardize_dtype(tensor.dtype) for tensor in tensors]
     rounding = equivalence.tolerance(dtypes)
-    if all(error <= rounding for error in errors):
+    if all(error <= rounding or np.isnan(error) for error in errors):
         return errors, [rounding] * len(errors)
     # Or the model itself is so ill-conditioned that it makes as much of one rounding of its weights.
     noise = prober.noise(arrays, _coarsest(dtypes))
-    return errors, [max(rounding, 4 * each) for each in noise]
+    return errors, [max(rounding, 4 * each) for each in np.nan_to_num(noise)]
 
 
 def _coarsest(dtypes: list[str]) -> str:

@@ -139,10 +139,11 @@ class Einsum(Linear):
         bias = weights["bias"]
         if bias is None:
             return {}
-        axes = _labels(layer)[2]
+        _, of_kernel, axes = _labels(layer)
         long = [label for label, size in zip(axes, bias.shape, strict=True) if size > 1]
         named = [label for label in axes if label in long or label in (layer.bias_axes or "")]
-        return {"bias_axes": "".join(named or axes[-1:])}
+        # One number: along an axis of the kernel, as Keras may not know the length of others.
+        return {"bias_axes": "".join(named or [label for label in axes if label in of_kernel][:1])}
 
     def backward(self, call: Call, weights: Weights, flow: Flow) -> dict[str, Any]:
         check_linear(call.operation)

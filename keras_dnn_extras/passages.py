@@ -180,7 +180,13 @@ def _merged(call: Call) -> list[Value]:
     found = values_of(call.args)
     if len(found) != len(call.inputs) or any(v.shape != call.outputs[0].shape for v in found):
         raise ObstacleError(f"{call.operation.name!r} has a mask, or inputs of several shapes")
+    _check_different(call, found)
     return found
+
+
+def _check_different(call: Call, found: list[Value]) -> None:
+    if len(set(found)) < len(found):  # each would have to be folded into the same layer
+        raise ObstacleError(f"{call.operation.name!r} takes the same tensor twice")
 
 
 def _before_sum(call: Call, flow: Flow) -> Branches:
@@ -200,6 +206,7 @@ def _before_concatenate(call: Call, flow: Flow) -> Branches:
     found = values_of(call.args)
     if len(found) != len(call.inputs):
         raise ObstacleError(f"{call.operation.name!r} has a mask")
+    _check_different(call, found)
     if axis != flow.axis:
         return [(value, flow) for value in found]
     for value in found:

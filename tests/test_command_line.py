@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -36,6 +37,7 @@ def test_fuse_writes_the_model_and_prints_the_report(source, tmp_path, capsys):
     found, expected = (keras.saving.load_model(path).predict(x, verbose=0) for path in (target, source))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.keras", "out.keras"]
+    assert target.stat().st_mode == source.stat().st_mode  # not a temporary file's, for one user alone
 
 
 def test_a_file_may_take_its_own_place(source, capsys):
@@ -54,6 +56,16 @@ def test_a_file_that_cannot_be_read_is_an_exit_status_of_2(content, tmp_path, ca
     assert main(["fuse", str(source), str(target)]) == 2
     assert "in.keras" in capsys.readouterr().err
     assert target.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("error", [EOFError, zlib.error])
+def test_a_damaged_file_is_an_exit_status_of_2(error, source, tmp_path, capsys, monkeypatch):
+    def load(*args, **kwargs):  # as `zipfile` raises, whatever bytes are wrong
+        raise error("damaged")
+
+    monkeypatch.setattr(keras.saving, "load_model", load)
+    assert main(["fuse", str(source), str(tmp_path / "out.keras")]) == 2
+    assert "in.keras: damaged" in capsys.readouterr().err
 
 
 def test_code_in_a_file_is_not_run(tmp_path, capsys):

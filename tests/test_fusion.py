@@ -15,7 +15,7 @@ import pytest
 from fusion_models import BACKWARD, FORWARD, inputs_of, randomized
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras import folding
+from keras_dnn_extras import equivalence, folding
 
 L = keras.layers
 FACTOR = 3.0  # that the code of a layer refers to
@@ -256,6 +256,20 @@ class OwnDense(L.Dense):
         return super().call(inputs, **kwargs) ** 2
 
 
+class Forgetful(L.Layer):
+    """Multiplies by a factor that its config does not have."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy}
+
+
 class Plus(L.Layer):
     """Adds what there is."""
 
@@ -332,6 +346,22 @@ def _ill_conditioned():
     model.get_layer("bn").moving_mean.assign(np.full(5, 1000.0))
     model.get_layer("bn").gamma.assign(np.ones(5))
     return model
+
+
+def _not_finite():
+    model = functional(_stacked(L.Dense(4), L.ReLU(), L.Dense(3, name="d"), *_norm_relu()))
+    kernel = weights_of(model)[0]
+    kernel[0] = np.nan
+    model.layers[1].kernel.assign(kernel)
+    return model
+
+
+def _twice(join):
+    def build(x):
+        dense = L.Dense(5)(x)
+        return L.ReLU(name="relu")(L.BatchNormalization(name="bn")(join([dense, dense])))
+
+    return lambda: functional(build)
 
 
 def _negative_variance():
@@ -417,6 +447,12 @@ KEPT = {
         "'pool' takes maxima",
     ),
     "ill-conditioned": (_ill_conditioned, "'dense' would be ill-conditioned: means of 'bn' are \\d+ times"),
+    "a tensor added to itself": (_twice(L.Add(name="join")), "'join' takes the same tensor twice"),
+    "a tensor joined to itself": (_twice(L.Concatenate(name="join")), "'join' takes the same tensor twice"),
+    "no numbers to compare": (
+        _not_finite,
+        "'bn' makes of random inputs is not finite.*'d' cannot be checked",
+    ),
     "a negative variance": (_negative_variance, "'bn' make scales that are not finite"),
     "an operation": (
         lambda: functional(
@@ -480,7 +516,7 @@ def test_weights_that_would_overflow_stay_as_they_were():
     model = dense_norm_relu()
     model.get_layer("bn").gamma.assign(np.full(4, 3e38))
     model.get_layer("dense").kernel.assign(np.full((5, 4), 100.0))
-    assert "too large for float32" in kdx.fuse_batch_norm(model).report.kept[0].reason
+    assert "would be too large for float32" in kdx.fuse_batch_norm(model).report.kept[0].reason
 
 
 def test_a_backward_fold_with_a_far_mean_is_made_as_it_does_no_harm():
@@ -805,6 +841,15 @@ def test_no_square_root_is_left_in_the_graph():
     assert sum(map(found.count, kinds)) == sum(map(operations(model).count, kinds))
 
 
+def test_a_large_model_is_compared_in_one_piece_and_to_the_same_end(monkeypatch):
+    model = nested()
+    expected = kdx.fuse_batch_norm(model).report
+    monkeypatch.setattr(equivalence, "MANY", 1)
+    assert dataclasses.replace(kdx.fuse_batch_norm(model).report, max_relative_error=0.0) == (
+        dataclasses.replace(expected, max_relative_error=0.0)
+    )
+
+
 # -- files and errors ------------------------------------------------------------------------------------
 
 
@@ -850,3 +895,11 @@ def test_other_models_are_refused():
         kdx.fuse_batch_norm(Own())
     with pytest.raises(ValueError, match=r"not built.*Received: model="):
         kdx.fuse_batch_norm(keras.Sequential([L.Dense(3), L.BatchNormalization()]))
+
+
+def test_a_layer_whose_config_does_not_make_it_anew_is_refused_by_name():
+    model = dense_norm_relu(Forgetful(3.0, name="forgetful"), L.Dense(2))
+    with pytest.raises(
+        ValueError, match=r"copy of 'forgetful' does not compute the same.*Received: layer="
+    ):
+        kdx.fuse_batch_norm(model)
