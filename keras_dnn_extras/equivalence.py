@@ -80,7 +80,7 @@ class Prober:
 
     def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """Return the tensors in inference mode."""
-        with _no_trace():
+        with no_trace():
             found = tree.flatten(self._model(list(arrays), training=False))
             return [_array(tensor) for tensor in found]
 
@@ -97,7 +97,7 @@ class Prober:
         mapping = [(v, keras.ops.convert_to_tensor(rounded(_raw(v)), v.dtype)) for v in floats]
         expected = self(arrays)
         moved = [rounded(a) if a.dtype.kind == "f" else a for a in arrays]
-        with _no_trace(), keras.StatelessScope(state_mapping=mapping):
+        with no_trace(), keras.StatelessScope(state_mapping=mapping):
             found = [_array(tensor) for tensor in tree.flatten(self._model(moved, training=False))]
         return relative_errors(found, expected)
 
@@ -120,11 +120,12 @@ def taken_inputs(inputs: Sequence[Any], prober: Prober) -> tuple[list[Any], list
 
 
 @contextlib.contextmanager
-def _no_trace() -> Iterator[None]:
+def no_trace() -> Iterator[keras.StatelessScope]:
     """Compute without a trace in the model: states of recurrent layers, seeds and gradients stay."""
     precise = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
-    with keras.StatelessScope(), precise.get(keras.backend.backend(), contextlib.nullcontext)():
-        yield
+    scope = keras.StatelessScope()
+    with scope, precise.get(keras.backend.backend(), contextlib.nullcontext)():
+        yield scope
 
 
 # On GPUs products of float32 are otherwise of TensorFloat-32, which rounds to 10 bits, and that would hide
