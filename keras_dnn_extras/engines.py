@@ -238,29 +238,27 @@ def _on_litert(model: keras.Model, signature: Signature) -> Run:
     interpreters = threading.local()  # each has the arrays of one run at a time
 
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        interpreter = getattr(interpreters, "mine", None)
-        if interpreter is None:
-            interpreter = Interpreter(model_content=content)
-            interpreter.allocate_tensors()
-            interpreters.places = _places(interpreter.get_input_details(), names)
-            interpreters.found = [detail["index"] for detail in interpreter.get_output_details()]
-            interpreters.mine = interpreter
-        for place, array in zip(interpreters.places, arrays, strict=True):
+        if not hasattr(interpreters, "mine"):
+            interpreters.mine = Interpreter(model_content=content)
+            interpreters.mine.allocate_tensors()
+            interpreters.places = _places(interpreters.mine, names)
+        interpreter, (given, made) = interpreters.mine, interpreters.places
+        for place, array in zip(given, arrays, strict=True):
             interpreter.set_tensor(place, array)
         interpreter.invoke()
-        return [interpreter.get_tensor(place) for place in interpreters.found]
+        return [interpreter.get_tensor(place) for place in made]
 
     return run
 
 
-def _places(details: list[dict[str, Any]], names: list[str]) -> list[int]:
-    """Return where an interpreter takes each input; its own order is another one than that of a dict."""
-    places = {
-        detail["name"].removeprefix("serving_default_").split(":")[0]: detail["index"] for detail in details
-    }
-    if set(places) == set(names):
-        return [places[name] for name in names]
-    return [detail["index"] for detail in details]
+def _places(interpreter: Any, names: list[str]) -> tuple[list[int], list[int]]:
+    """Return where inputs and outputs are, by their names: the order is another one than Keras's."""
+    signature = interpreter.get_signature_runner()
+    given, made = signature.get_input_details(), signature.get_output_details()
+    if set(given) != set(names):
+        raise EngineError(f"its inputs are {', '.join(given)}, not {', '.join(names)}")
+    in_order = sorted(made, key=lambda name: (len(name), name))  # output_2 before output_10
+    return [given[name]["index"] for name in names], [made[name]["index"] for name in in_order]
 
 
 def _xla(model: keras.Model, signature: Signature) -> Run:

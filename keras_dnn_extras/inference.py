@@ -145,6 +145,7 @@ def compile_for_inference(
         names = ", ".join(f'"{name}"' for name in ("auto", *ENGINES))
         raise ValueError(f"Expected `engine` to be one of {names}. Received: engine={engine!r}")
     signature = signature_of(model, int(batch_size))
+    _check_no_states(model)
     _check_no_dropout(model)
     truth = _Truth(model, signature)
     fused, report = _fused(model)
@@ -161,6 +162,15 @@ def _fused(model: keras.Model) -> tuple[keras.Model, FusionReport | None]:
 
 
 # -- what is compiled -----------------------------------------------------------------------------------
+
+
+def _check_no_states(model: keras.Model) -> None:
+    names = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+    if names:
+        raise ValueError(
+            "A layer keeps a state from call to call, which threads would share. Make it with "
+            f"`stateful=False`. Received: model={model}, layers={names}"
+        )
 
 
 def _check_no_dropout(model: keras.Model) -> None:
@@ -213,8 +223,7 @@ class _Truth:
             if id(variable) in scope.state_mapping
         ]
         raise ValueError(
-            "The model draws random numbers at inference, or keeps a state from call to call. "
-            f"{_MC} Make recurrent layers with `stateful=False`. "
+            f"The model draws random numbers at inference, or changes variables. {_MC} "
             f"Received: model={self._model}, layers={list(dict.fromkeys(names))}"
         )
 
