@@ -655,16 +655,21 @@ def test_no_model():
         kdx.compile_for_inference(L.Dense(2))
 
 
-def test_ill_conditioned_models_are_judged_by_what_one_rounding_makes_of_them():
-    """A difference of almost equal numbers: any order of the sum gives another one."""
-    inputs = keras.Input((400,))
-    wide = L.Dense(1, use_bias=False, name="wide")
-    model = keras.Model(inputs, L.Rescaling(1e4)(wide(inputs)))
-    kernel = np.random.default_rng(0).normal(size=(400, 1))
-    arrays = equivalence.random_inputs([keras.KerasTensor((1, 400), "float32")], 1)
-    x = arrays[0].astype("float64")
-    kernel -= x.T * (x @ kernel) / (x @ x.T)  # orthogonal to the first of the random inputs
-    wide.set_weights([kernel])
-    assert abs((x @ wide.get_weights()[0]).item()) < 1e-5 * np.abs(x * kernel.T).sum()
-    fast = kdx.compile_for_inference(model)
-    assert fast.engine in THERE
+def test_ill_conditioned_models_are_judged_by_what_one_rounding_makes_of_them(monkeypatch):
+    """A hundred-thousandth is left of a product: an engine that does not round it gets another result."""
+    model = keras.Sequential([keras.Input((1,)), L.Dense(1, use_bias=False), L.Dense(1)])
+    x = equivalence.random_inputs([keras.KerasTensor((1, 1), "float32")], 1)[0].astype("float64")
+    factor, bias = np.float32([[1.1234567]]), np.float32(x * 1.1234567 * (1e-5 - 1))[0]
+    model.set_weights([factor, np.float32([[1.0]]), bias])
+
+    def precise(model, signature):
+        def run(arrays):
+            product = arrays[0].astype("float64") * factor.astype("float64")
+            return [(product + bias.astype("float64")).astype("float32")]
+
+        return run
+
+    with_engines(monkeypatch, precise=precise)
+    assert kdx.compile_for_inference(model).engine == "precise"
+    found = precise(None, None)([x.astype("float32")])[0]
+    assert abs(found / of_keras(model, x.astype("float32")) - 1) > 1e-4  # 256 roundings are 1.5e-5
