@@ -4,6 +4,7 @@ from keras_dnn_extras.fine_tuning import fine_tune
 from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
 from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
+from keras_dnn_extras.inference import Candidates, CompiledModel, Latency, compile_for_inference
 from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
 from keras_dnn_extras.mc_conversion import to_deterministic, to_mc_dropout
 from keras_dnn_extras.mc_dropout import (
@@ -32,12 +33,15 @@ from keras_dnn_extras.uncertainty_plots import plot_band, plot_reliability, plot
 __version__ = "0.1.0"
 
 __all__ = [
+    "Candidates",
+    "CompiledModel",
     "Entropies",
     "ExponentialLR",
     "FusionReport",
     "FusionResult",
     "GradientNormMonitor",
     "GradualUnfreezing",
+    "Latency",
     "LearningRateSearch",
     "MCAlphaDropout",
     "MCDropout",
@@ -54,6 +58,7 @@ __all__ = [
     "RiskCoverage",
     "Warmup",
     "brier_score",
+    "compile_for_inference",
     "entropy_decomposition",
     "expected_calibration_error",
     "find_learning_rate",

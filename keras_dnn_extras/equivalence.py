@@ -87,7 +87,7 @@ class Prober:
     def __call__(self, arrays: Sequence[Any]) -> list[np.ndarray]:
         """Return the tensors in inference mode."""
         values = [variable.value for variable in self._model.variables]
-        with _no_trace():
+        with no_trace():
             return [_array(tensor) for tensor in self._run(values, list(arrays))]
 
     def _computed(self, values: list, arrays: list) -> list:
@@ -111,7 +111,7 @@ class Prober:
         expected = self(arrays)
         values = [moved_value(variable) for variable in self._model.variables]
         moved = [rounded(a) if a.dtype.kind == "f" else a for a in arrays]
-        with _no_trace():
+        with no_trace():
             found = [_array(tensor) for tensor in self._run(values, moved)]
         return relative_errors(found, expected)
 
@@ -151,11 +151,12 @@ def taken_inputs(inputs: Sequence[Any], prober: Prober) -> tuple[list[Any], list
 
 
 @contextlib.contextmanager
-def _no_trace() -> Iterator[None]:
+def no_trace() -> Iterator[keras.StatelessScope]:
     """Compute without a trace in the model: states of recurrent layers, seeds and gradients stay."""
     precise = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
-    with keras.StatelessScope(), precise.get(keras.backend.backend(), contextlib.nullcontext)():
-        yield
+    scope = keras.StatelessScope()
+    with scope, precise.get(keras.backend.backend(), contextlib.nullcontext)():
+        yield scope
 
 
 # On GPUs products of float32 are otherwise of TensorFloat-32, which rounds to 10 bits, and that would hide

@@ -22,14 +22,16 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # A module imports only from rows above its own. The first two rows know NumPy alone.
 ROWS = {
     "ground": {"arguments", "attributes", "plotting"},
-    "maths": {"curves", "folding", "gradient_verdicts", "suggestions", "uncertainty"},
+    "maths": {"curves", "elementwise", "folding", "gradient_verdicts", "suggestions", "uncertainty"},
     "mechanisms": {
+        "array_program",
         "batch_losses",
         "batches",
         "compiled",
         "copying",
         "driving",
         "dropout_noise",
+        "engines",
         "equivalence",
         "fold_planning",
         "gradient_measurements",
@@ -44,6 +46,7 @@ ROWS = {
         "passages",
         "rebuilding",
         "ring",
+        "signatures",
         "step_callback",
         "step_state",
         "surgery",
@@ -57,6 +60,7 @@ ROWS = {
         "fusion",
         "gradient_norms",
         "gradual_unfreezing",
+        "inference",
         "learning_rate_search",
         "mc_conversion",
         "mc_dropout",
@@ -80,6 +84,9 @@ MECHANISMS = [
     "rebuilding",
     "fold_planning",
     "equivalence",
+    "array_program",
+    "signatures",
+    "engines",
     "thinned",
     "dropout_noise",
     "tensor_norms",
@@ -142,7 +149,16 @@ NEEDED = {
 }
 
 # What functions return, and nobody makes or saves.
-RESULTS = ["Entropies", "FusionReport", "FusionResult", "MCPrediction", "RiskCoverage"]
+RESULTS = [
+    "Candidates",
+    "CompiledModel",
+    "Entropies",
+    "FusionReport",
+    "FusionResult",
+    "Latency",
+    "MCPrediction",
+    "RiskCoverage",
+]
 CLASSES = [n for n in kdx.__all__ if inspect.isclass(getattr(kdx, n)) and n not in RESULTS]
 
 
