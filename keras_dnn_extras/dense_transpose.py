@@ -159,9 +159,9 @@ class DenseTranspose(keras.layers.Layer):
             raise ValueError(
                 f"The layer {self.name!r} was made from its config, and has lost its tie to the layer "
                 f"{self.dense.name!r} of the model that calls it: they have a kernel each. Call "
-                f"`layer.tie(dense)` with both layers, or `layer.tie(layer.dense)` if that is meant, or copy "
-                f"the model by a `.keras` file, which keeps the tie. Received: {len(found)} layers of the "
-                f"name {self.dense.name!r}"
+                f"`layer.tie(dense)` with both layers, or `layer.tie(layer.dense)` if that is meant, or "
+                f"copy the model by a `.keras` file, which keeps the tie. Received: {len(found)} layers of "
+                f"the name {self.dense.name!r}"
             )
 
     def call(self, inputs: Any) -> Any:

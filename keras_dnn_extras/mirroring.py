@@ -1,5 +1,6 @@
 """The way back through a chain of layers: for each of them one that undoes its shape, in reverse order."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,13 @@ class Chain:
                 f"Received: encoder={encoder}"
             )
         bounds = [len(front), *starts[1:], len(graph.calls)]
-        blocks = [graph.calls[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        blocks = [graph.calls[a:b] for a, b in itertools.pairwise(bounds)]
         return cls(graph, front, blocks)
+
+    @property
+    def linear(self) -> list[Any]:
+        """The dense and convolutional layers."""
+        return [call.operation for call in self.core if isinstance(call.operation, _LINEAR)]
 
     @property
     def core(self) -> list[Call]:
@@ -255,9 +261,9 @@ def _check_chain(encoder: keras.Model, graph: Graph) -> None:
     for call in graph.calls:
         if call.inputs != [at] or len(call.outputs) != 1:
             raise ValueError(
-                f"Expected each layer of `encoder` to take what the one before it makes: {_told(call)} does "
-                "not, so there is no one way back. Write the decoder yourself, with `DenseTranspose` where "
-                f"weights are to be tied. Received: encoder={encoder}"
+                f"Expected each layer of `encoder` to take what the one before it makes: {_told(call)} "
+                "does not, so there is no one way back. Write the decoder yourself, with `DenseTranspose` "
+                f"where weights are to be tied. Received: encoder={encoder}"
             )
         at = call.outputs[0]
     if values_of(graph.outputs) != [at]:
@@ -322,4 +328,3 @@ def _fresh(initializer: Any) -> Any:
     if config is None:
         return initializer
     return type(initializer).from_config({**config, "seed": None} if "seed" in config else config)
-

@@ -15,7 +15,7 @@ from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.mirroring import Chain, Mirror
 from keras_dnn_extras.model_state import built
 from keras_dnn_extras.optimizer_state import same_optimizer
-from keras_dnn_extras.surgery import Call, functional_of, values_of
+from keras_dnn_extras.surgery import Call, functional_of
 from keras_dnn_extras.trainable import flags, put_back, set_trainable, weights_of, within
 
 # Arguments of `compile`, which are taken among those of `fit`.
@@ -295,7 +295,9 @@ class Reconstruction(_Trainer):
     ):
         super().__init__(encoder)
         calls = chain.graph.calls
-        self._plan = _Plan(chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block)
+        self._plan = _Plan(
+            chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
+        )
         code, dtype = block[-1].outputs[0], keras.config.floatx()
         mirror = Mirror(DenseTranspose if tied else None)
         self.noise = keras.layers.GaussianNoise(noise, dtype=dtype)
@@ -318,7 +320,12 @@ class Reconstruction(_Trainer):
         return reconstruction, ops.cast(target, reconstruction.dtype)
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: Any = True
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: Any = True,
     ) -> Any:
         return super().compute_loss(x, y_pred[1], y_pred[0], sample_weight, training)
 
@@ -383,9 +390,7 @@ def _chain(encoder: keras.Model, tied: bool, noise: float) -> Chain:
             f'dtype="float32")`. Received: noise={noise}, inputs of dtype {given.dtype}'
         )
     if tied:
-        linear = [block[0].operation for block in chain.blocks[1:]]
-        linear += [c.operation for c in chain.blocks[0] if weights_of(c.operation)][:1]
-        others = [layer for layer in linear if not isinstance(layer, keras.layers.Dense)]
+        others = [layer for layer in chain.linear if not isinstance(layer, keras.layers.Dense)]
         if others:
             raise ValueError(
                 "Only dense layers are tied, by `DenseTranspose`. Leave `tied` False for an encoder with "
