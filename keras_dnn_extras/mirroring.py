@@ -226,21 +226,20 @@ class Mirror:
         """Return what crops or pads the outputs of `again` to the inputs of `call`.
 
         Where the layer has not seen the last pixels, as with strides and no padding, they are zeros. What
-        a layer has padded or cropped itself is cropped or padded in the same places.
+        a layer has padded or cropped itself, without `again`, is cropped or padded in the same places.
         """
         _check_known(call)
-        layer, shape, made = call.operation, call.inputs[0].shape, call.outputs[0].shape
+        layer: Any = call.operation
+        shape, made = call.inputs[0].shape, call.outputs[0].shape
         given = again.compute_output_shape((None, *made[1:])) if again is not None else made
         rank = len(shape) - 2
         first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
-        more = [shape[first + i] - given[first + i] for i in range(rank)]
-        starts = [(0, 0)] * rank
-        if again is None:
-            edges = layer.padding if isinstance(layer, tuple(_PADDINGS.values())) else layer.cropping
-            edges = [edges] if rank == 1 else edges
-            starts = [tuple(edge) for edge in edges]
-        cut = [s if again is None and m < 0 else (0, max(-m, 0)) for s, m in zip(starts, more, strict=True)]
-        add = [s if again is None and m > 0 else (0, max(m, 0)) for s, m in zip(starts, more, strict=True)]
+        more = [(shape[first + i] or 0) - (given[first + i] or 0) for i in range(rank)]
+        add, cut = ([(0, max(sign * m, 0)) for m in more] for sign in (1, -1))
+        if again is None and isinstance(layer, tuple(_PADDINGS.values())):
+            cut = [layer.padding] if rank == 1 else list(layer.padding)
+        elif again is None:
+            add = [layer.cropping] if rank == 1 else list(layer.cropping)
         found: list[layers.Layer] = []
         for edges, kinds, suffix in ((cut, _CROPPINGS, "cropped"), (add, _PADDINGS, "padded")):
             if any(map(any, edges)):

@@ -157,17 +157,16 @@ def pretrain_autoencoder(
     if not blocks or not _trained(blocks[0]):
         raise _all_frozen(encoder)
     optimizers = _Optimizers(optimizer)
-    with _flags_kept(encoder):
-        histories = []
-        for i, block in enumerate(blocks):
+    histories = []
+    for i, block in enumerate(blocks):
+        first = block[0] is chain.core[0]
+        with _flags_kept(encoder):
             if greedy:
                 _freeze_others(encoder, block)
                 _say(i, len(blocks), block, fit_arguments)
-            first = block[0] is chain.core[0]
             with strategy_scope(encoder):
-                trainer = Reconstruction(
-                    encoder, chain, block, tied, noise, output_activation if first else None
-                )
+                activation = output_activation if first else None
+                trainer = Reconstruction(encoder, chain, block, tied, noise, activation)
                 _compile(trainer, optimizers.fresh(), loss if first else "mse", fit_arguments)
             histories.append(_fit(trainer, x, None, epochs, fit_arguments))
     return _merged(encoder, histories) if greedy else _of(encoder, histories[0])

@@ -276,7 +276,10 @@ def test_mixed_precision_computes_in_halves_and_keeps_the_kernel_whole():
     dense = L.Dense(UNITS, dtype="mixed_bfloat16", name="there")
     back = kdx.DenseTranspose(dense, dtype="mixed_bfloat16", name="back")
     model = keras.Sequential([keras.Input((FEATURES,)), dense, back])
-    assert (keras.backend.standardize_dtype(model(data()).dtype), back.kernel.dtype) == ("bfloat16", "float32")
+    assert (keras.backend.standardize_dtype(model(data()).dtype), back.kernel.dtype) == (
+        "bfloat16",
+        "float32",
+    )
     found = keras.ops.convert_to_numpy(keras.ops.cast(model(data()), "float32"))
     expected = data() @ values([dense.kernel])[0] @ values([dense.kernel])[0].T
     np.testing.assert_allclose(found, expected, atol=0.1)  # 8 bits of numbers below 5, a few roundings
@@ -299,7 +302,7 @@ def test_regularization_of_the_kernel_counts_once():
 
 @pytest.mark.parametrize("dense", [None, "dense", L.Conv1D(2, 3), L.EinsumDense("ab,bc->ac", 3)])
 def test_what_is_no_dense_layer_is_an_error(dense):
-    with pytest.raises(TypeError, match="keras.layers.Dense"):
+    with pytest.raises(TypeError, match=r"keras\.layers\.Dense"):
         kdx.DenseTranspose(dense)
 
 
