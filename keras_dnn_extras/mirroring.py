@@ -21,8 +21,8 @@ _POOLINGS = {
     **dict.fromkeys((layers.MaxPooling2D, layers.AveragePooling2D), layers.UpSampling2D),
     **dict.fromkeys((layers.MaxPooling3D, layers.AveragePooling3D), layers.UpSampling3D),
 }
-_PADDINGS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
-_CROPPINGS = {1: layers.Cropping1D, 2: layers.Cropping2D, 3: layers.Cropping3D}
+_PADDINGS: dict[int, Any] = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D, 3: layers.ZeroPadding3D}
+_CROPPINGS: dict[int, Any] = {1: layers.Cropping1D, 2: layers.Cropping2D, 3: layers.Cropping3D}
 _RESHAPINGS = (layers.Flatten, layers.Reshape, layers.Permute)
 _RESIZINGS = (*_POOLINGS, *_PADDINGS.values(), *_CROPPINGS.values())
 _NORMALIZATIONS = (
@@ -236,10 +236,10 @@ class Mirror:
         first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
         more = [(shape[first + i] or 0) - (given[first + i] or 0) for i in range(rank)]
         add, cut = ([(0, max(sign * m, 0)) for m in more] for sign in (1, -1))
-        if again is None and isinstance(layer, tuple(_PADDINGS.values())):
-            cut = [layer.padding] if rank == 1 else list(layer.padding)
-        elif again is None:
+        if again is None and hasattr(layer, "cropping"):
             add = [layer.cropping] if rank == 1 else list(layer.cropping)
+        elif again is None:
+            cut = [layer.padding] if rank == 1 else list(layer.padding)
         found: list[layers.Layer] = []
         for edges, kinds, suffix in ((cut, _CROPPINGS, "cropped"), (add, _PADDINGS, "padded")):
             if any(map(any, edges)):
