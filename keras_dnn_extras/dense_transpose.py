@@ -1,12 +1,20 @@
 """A layer tied to the kernel of a Dense layer, for the way back."""
 
+import warnings
 from typing import Any
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
 from keras_dnn_extras.arguments import PACKAGE, check_bool
-from keras_dnn_extras.tying import layers_before, layers_in_call, mark_shared, shared_object, twins
+from keras_dnn_extras.tying import (
+    is_loading,
+    layers_before,
+    layers_in_call,
+    mark_shared,
+    shared_object,
+    twins,
+)
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -20,8 +28,9 @@ class DenseTranspose(keras.layers.Layer):
 
     Files (`.keras`) and copies keep the tie, in nested models too. So does `clone_model`, and a legacy
     `.h5` file, for a layer whose inputs come from the Dense within the model that it is called in. In a
-    nested model, as a decoder of its own, Keras clones it without its Dense, and calling the whole is an
-    error that says so: `tie` ties it again. A decoder that is saved by itself has a kernel of its own.
+    nested model, as a decoder of its own, Keras clones it without its Dense: that is a warning, and to call
+    or fit the whole is an error, until `tie` ties it again. A decoder that is saved by itself has a kernel
+    of its own.
 
     Args:
         dense: a `keras.layers.Dense`, called or built before this layer.
@@ -155,6 +164,15 @@ class DenseTranspose(keras.layers.Layer):
             self.tie(self.dense)
         elif len(found) == 1 and (before is not None or not self.built):
             self.tie(found[0])
+        elif not found and before is not None and self._tie.warns:
+            # On JAX `predict` calls the layers of a model, not the model, so that no error would come.
+            self._tie.warns = False
+            warnings.warn(
+                f"The layer {self.name!r} was made from its config and has a kernel of its own: the layer "
+                f"{self.dense.name!r} that it was tied to is not in the same model. If it is in a model "
+                "around it, call `layer.tie(dense)` with both layers.",
+                stacklevel=3,
+            )
         elif found:
             raise ValueError(
                 f"The layer {self.name!r} was made from its config, and has lost its tie to the layer "
@@ -205,6 +223,7 @@ class DenseTranspose(keras.layers.Layer):
         dense = known or keras.saving.deserialize_keras_object(config["dense"])
         layer = cls(**{**config, "dense": dense})
         layer._tie.is_told_by_name = known is None
+        layer._tie.warns = not is_loading()
         return layer
 
 
@@ -214,11 +233,13 @@ class _Tie:
     Attributes:
         is_told_by_name: whether the layer was made from a config, and `dense` with it, so that another one
             of its name may be meant.
+        warns: whether to tell if none is found.
     """
 
     def __init__(self, dense: keras.layers.Dense):
         self.dense = dense
         self.is_told_by_name = False
+        self.warns = False
 
 
 def _check_dense(dense: Any) -> None:

@@ -42,6 +42,11 @@ def shared_object(config: dict[str, Any]) -> Any:
     return None if objects is None else objects.get(config.get("shared_object_id"))
 
 
+def is_loading() -> bool:
+    """Return whether objects are being made from a file, or as from one: those it shares are known."""
+    return global_state.get_global_attribute(_OBJECTS) is not None
+
+
 def layers_before(structure: Any) -> list[keras.layers.Layer] | None:
     """Return the layers that symbolic tensors come from, those of nested models too; None of others."""
     tensors = [t for t in tree.flatten(structure) if isinstance(t, keras.KerasTensor)]
