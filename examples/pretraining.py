@@ -12,9 +12,9 @@ images of the training set without labels:
 - denoising: whole, from images with noise in them;
 - auxiliary: it learns by how many right angles an image was turned, by `pretrain_auxiliary`.
 
-Then `replace_head` puts a head on it, and `fine_tune` trains that first, and then all of it. The network from
-scratch is trained for as many epochs at once, which suits it better. Test images are others. Over several
-seeds, on two data sets: images of 28 x 28 pixels, and of 8 x 8.
+Then `replace_head` puts a head on it, and `fine_tune` trains that first, and then all of it. The network
+from scratch is trained for as many epochs at once, which suits it better. Test images are others. Over
+several seeds, on two data sets: images of 28 x 28 pixels, and of 8 x 8.
 """
 
 import argparse

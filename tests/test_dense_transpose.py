@@ -282,6 +282,15 @@ def test_freezing_either_side_freezes_the_kernel_and_its_own_bias_alone(make, si
     assert_tied(model)
 
 
+def test_a_kernel_that_was_frozen_before_is_frozen_with_the_layer_later():
+    there, back = pair()
+    there.build((None, FEATURES))
+    there.trainable = False
+    back.build((None, UNITS))
+    there.trainable, back.trainable = True, False
+    assert [weight.trainable for weight in (there.kernel, there.bias, back.bias)] == [False, True, False]
+
+
 def test_mixed_precision_computes_in_halves_and_keeps_the_kernel_whole():
     dense = L.Dense(UNITS, dtype="mixed_bfloat16", name="there")
     back = kdx.DenseTranspose(dense, dtype="mixed_bfloat16", name="back")
