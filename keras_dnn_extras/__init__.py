@@ -1,5 +1,6 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.dense_transpose import DenseTranspose
 from keras_dnn_extras.fine_tuning import fine_tune
 from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
 from keras_dnn_extras.gradient_norms import GradientNormMonitor
@@ -16,6 +17,7 @@ from keras_dnn_extras.mc_dropout import (
     MCSpatialDropout3D,
 )
 from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
+from keras_dnn_extras.pretraining import build_autoencoder, pretrain_autoencoder, pretrain_auxiliary
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
 from keras_dnn_extras.transfer import freeze, replace_head, unfreeze
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Candidates",
     "CompiledModel",
+    "DenseTranspose",
     "Entropies",
     "ExponentialLR",
     "FusionReport",
@@ -58,6 +61,7 @@ __all__ = [
     "RiskCoverage",
     "Warmup",
     "brier_score",
+    "build_autoencoder",
     "compile_for_inference",
     "entropy_decomposition",
     "expected_calibration_error",
@@ -70,6 +74,8 @@ __all__ = [
     "plot_band",
     "plot_reliability",
     "plot_uncertainty",
+    "pretrain_autoencoder",
+    "pretrain_auxiliary",
     "replace_head",
     "risk_coverage",
     "to_deterministic",

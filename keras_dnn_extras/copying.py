@@ -5,6 +5,9 @@ from typing import Any
 
 import keras
 
+# Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
+from keras.src.saving.serialization_lib import ObjectSharingScope
+
 from keras_dnn_extras.optimizer_state import value_on_host
 from keras_dnn_extras.rebuilding import copy_adapted
 
@@ -30,11 +33,12 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
     }
     instead = f", or {instead}" if instead else ""
     try:
-        config = keras.saving.serialize_keras_object(model)
-        config.pop("compile_config", None)
-        config = converted(config) if converted else config
-        # The config was made here and now: it holds no code but the model's own.
-        copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
+        with ObjectSharingScope():
+            config = keras.saving.serialize_keras_object(model)
+            config.pop("compile_config", None)
+            config = converted(config) if converted else config
+            # The config was made here and now: it holds no code but the model's own.
+            copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             "The model cannot be rebuilt from its config. Give its classes `get_config` and `from_config`"

@@ -44,11 +44,11 @@ class Call:
     def inputs(self) -> list[Value]:
         return values_of((self.args, self.kwargs))
 
-    def run(self, known: dict[Value, Any]) -> None:
-        """Compute the outputs in inference mode from the inputs, which are `known`."""
+    def run(self, known: dict[Value, Any], training: bool | None = False) -> None:
+        """Compute the outputs from the inputs, which are `known`, in inference mode unless told."""
         args, kwargs = _mapped(lambda value: known.get(value), (self.args, self.kwargs))
         if getattr(self.operation, "_call_has_training_arg", False):
-            kwargs["training"] = False
+            kwargs["training"] = training
         known.update(zip(self.outputs, tree.flatten(self.operation(*args, **kwargs)), strict=True))
 
 

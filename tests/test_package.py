@@ -39,6 +39,7 @@ ROWS = {
         "layers",
         "learning_rate_callback",
         "linear_layers",
+        "mirroring",
         "model_state",
         "optimizer_state",
         "optimizers",
@@ -53,9 +54,11 @@ ROWS = {
         "thinned",
         "tensor_norms",
         "trainable",
+        "tying",
         "wiring",
     },
     "features": {
+        "dense_transpose",
         "fine_tuning",
         "fusion",
         "gradient_norms",
@@ -65,6 +68,7 @@ ROWS = {
         "mc_conversion",
         "mc_dropout",
         "mc_predict",
+        "pretraining",
         "schedulers",
         "schedules",
         "transfer",
@@ -78,6 +82,8 @@ MECHANISMS = [
     "compiled",
     "batches",
     "surgery",
+    "mirroring",
+    "tying",
     "linear_layers",
     "passages",
     "wiring",
@@ -109,6 +115,8 @@ MECHANISMS = [
 PUBLIC = {f"keras_dnn_extras.{module}.{name}" for name in kdx.__all__ for module in MODULES}
 
 EXAMPLES = {
+    "DenseTranspose": dict(dense=keras.layers.Dense(3, name="tied"), activation="tanh", use_bias=False)
+    | dict(name="back", dtype="mixed_bfloat16", trainable=False),
     "GradientNormMonitor": dict(update_freq=3, per_layer=False, update_ratios=True)
     | dict(vanishing_threshold=1e-9, exploding_threshold=1e4, on_problem="raise", verbose=1),
     "GradualUnfreezing": dict(plan={2: ["body/top", 0], 5: None}, batch_norm=True, verbose=1),
@@ -136,6 +144,7 @@ EXAMPLES = {
 
 # What cannot be left out.
 NEEDED = {
+    "DenseTranspose": {"dense": keras.layers.Dense(3)},
     "ExponentialLR": {"factor": 0.9},
     "GradientNormMonitor": {},
     "GradualUnfreezing": {"plan": {2: None}},
@@ -232,6 +241,8 @@ def test_every_config_makes_an_equal_object(name):
         stored = config[argument]
         if argument == "dtype":
             stored = stored["config"]["name"]
+        if isinstance(value, keras.layers.Layer):
+            value = keras.saving.serialize_keras_object(value)
         assert stored == value
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(made))
     assert type(again) is type(made)
@@ -273,7 +284,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says

@@ -1,0 +1,479 @@
+"""Pretraining of encoders: to reconstruct unlabelled data, or on an auxiliary task."""
+
+import contextlib
+import types
+from collections.abc import Callable, Iterator
+from numbers import Integral
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from keras_dnn_extras.arguments import check_bool, check_number, check_positive
+from keras_dnn_extras.dense_transpose import DenseTranspose
+from keras_dnn_extras.in_step import strategy_scope
+from keras_dnn_extras.mirroring import Chain, Mirror
+from keras_dnn_extras.model_state import built
+from keras_dnn_extras.optimizer_state import same_optimizer
+from keras_dnn_extras.surgery import Call, functional_of
+from keras_dnn_extras.trainable import flags, put_back, set_trainable, weights_of, within
+
+# Arguments of `compile`, which are taken among those of `fit`.
+_OF_COMPILE = ("metrics", "weighted_metrics", "run_eagerly", "jit_compile", "steps_per_execution")
+
+
+def build_autoencoder(
+    encoder: keras.Model, *, tied: bool = False, noise: float = 0.0, output_activation: Any = None
+) -> keras.Model:
+    """Return a model of `encoder` and its mirror image, which leads back to the inputs.
+
+    Its first part is `encoder` itself: to train the model is to train the encoder. The mirror image has a
+    dense layer for each dense one, a transposed convolution for each convolution (also grouped, separable
+    and depthwise ones), upsampling for pooling, reshaping, cropping and padding for the like; and, in the
+    places that they have there, the encoder's normalizations and activations, anew. Dropout has no image.
+    The outputs have the shape of the inputs, and, where `Normalization` or `Rescaling` come first in the
+    encoder, their scale.
+
+    Args:
+        encoder: a functional or sequential model that is built, of one input and one output, each layer of
+            which takes what the one before it makes. Models in it may be such, too.
+        tied: whether each dense layer of the mirror image is a `DenseTranspose`, with the kernel of the
+            encoder's layer. Not with convolutions.
+        noise: float from 0 to 1, the standard deviation of Gaussian noise that training adds to the inputs,
+            after a `Normalization` or `Rescaling` that comes first: the autoencoder is to remove it.
+        output_activation: of the last layer, before a first `Normalization` or `Rescaling` is undone: such
+            as "sigmoid" for what lies between 0 and 1. None: linear.
+
+    Returns:
+        A functional model, not compiled, that takes what `encoder` takes and returns one tensor.
+
+    Raises:
+        ValueError: `encoder` is not built, branches, has code of its own, or a layer that has no mirror
+            image, such as global pooling or a recurrent one; `tied` and no dense layer, or a convolution;
+            `noise` is out of its range, or the inputs are integers.
+        TypeError: an argument is of the wrong type.
+
+    Example:
+
+    >>> encoder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="relu")])
+    >>> autoencoder = build_autoencoder(encoder, tied=True)
+    >>> autoencoder.compile("adam", "mse")
+    >>> autoencoder.output_shape, autoencoder.layers[1] is encoder
+    ((None, 8), True)
+
+    Reference:
+        Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006
+        (https://doi.org/10.1126/science.1127647).
+    """
+    _check_reconstruction(encoder, tied, noise)
+    _check_encoder_built(encoder)
+    chain = _chain(encoder, tied, noise)
+    functional: Any = functional_of(encoder)
+    given = functional.inputs[0]
+    inputs = keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)
+    mirror = Mirror(DenseTranspose if tied else None, {encoder.name, given.name, "noise"})
+    outputs = inputs
+    if noise:
+        noisy = keras.layers.GaussianNoise(noise, name="noise", dtype=keras.config.floatx())
+        for layer in [*mirror.scale(chain.front), noisy, *mirror.unscale(chain.front)]:
+            outputs = layer(outputs)
+    outputs = tree.flatten(encoder(tree.pack_sequence_as(functional._inputs_struct, [outputs])))[0]
+    for layer in [*mirror.core(chain.core, output_activation), *mirror.unscale(chain.front)]:
+        outputs = layer(outputs)
+    inputs = tree.pack_sequence_as(functional._inputs_struct, [inputs])
+    return keras.Model(inputs, outputs, name=f"{encoder.name}_autoencoder")
+
+
+def pretrain_autoencoder(
+    encoder: keras.Model,
+    x: Any,
+    *,
+    epochs: int,
+    greedy: bool = False,
+    tied: bool = False,
+    noise: float = 0.0,
+    output_activation: Any = None,
+    loss: Any = "mse",
+    optimizer: Any = None,
+    **fit_arguments: Any,
+) -> keras.callbacks.History:
+    """Train `encoder` to keep what its mirror image needs to reconstruct unlabelled data.
+
+    The mirror image is that of `build_autoencoder`, and is thrown away afterwards. What is reconstructed is
+    the data after a `Normalization` or `Rescaling` that comes first in the encoder, so that the loss is
+    well scaled. With `greedy=True` each dense or convolutional layer, with what follows up to the next,
+    learns in a fit of its own to reconstruct the codes of the layers before it, which stand still and are
+    in inference mode. Layers of the encoder that are frozen stay frozen.
+
+    Then `replace_head(encoder, head, after=encoder.layers[-1].name)` puts a head on it, and `fine_tune`
+    goes on with labels. Without `after` the last layer of the encoder would give way to the head.
+
+    Args:
+        encoder: as in `build_autoencoder`, compiled or not, also one that is not built yet.
+        x: inputs as in `fit`: arrays, a dict or list of one, `tf.data.Dataset`, `PyDataset`, generator,
+            torch `DataLoader`. Labels that a dataset has, too, are left aside; sample weights are used.
+        epochs: int > 0, with `greedy=True` for each layer.
+        greedy: whether to train layer by layer.
+        tied, output_activation: as in `build_autoencoder`.
+        noise: as in `build_autoencoder`, with `greedy=True` added to the codes, too.
+        loss: of the reconstructed inputs, as in `compile`. Codes have mean squared error.
+        optimizer: as in `compile`; None is Adam with a learning rate of 1e-3. A fresh one of the same
+            settings is used for each fit.
+        **fit_arguments: other arguments of `fit`: `batch_size`, `validation_data` (inputs alone),
+            `callbacks`, `verbose` and so on, and of `compile`: `metrics`, `weighted_metrics`,
+            `run_eagerly`, `jit_compile`, `steps_per_execution`. `ModelCheckpoint` saves the encoder.
+
+    Returns:
+        The `History` of all epochs. With `greedy=True` one layer comes after the other, and `"stage"` has
+        its number, from 0, for each epoch.
+
+    Raises:
+        ValueError: as in `build_autoencoder`; all layers are frozen; `greedy=True` with `BackupAndRestore`,
+            which would mistake one layer for the other, or with a generator that ends.
+        TypeError: an argument is of the wrong type.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    >>> layers = [keras.layers.Dense(4, activation="elu", name=name) for name in ("first", "second")]
+    >>> encoder = keras.Sequential([keras.Input((8,)), *layers])
+    >>> history = pretrain_autoencoder(encoder, x, epochs=2, greedy=True, verbose=0)
+    >>> history.history["stage"]
+    [0, 0, 1, 1]
+
+    Reference:
+        Bengio et al., Greedy Layer-Wise Training of Deep Networks, 2006
+        (https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html).
+    """
+    _check_reconstruction(encoder, tied, noise)
+    check_positive("epochs", epochs, Integral)
+    check_bool("greedy", greedy)
+    _check_fit_arguments(x, greedy, fit_arguments)
+    x = built(encoder, x, fit_arguments.get("batch_size") or 32)
+    _check_encoder_built(encoder)
+    chain = _chain(encoder, tied, noise)
+    blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
+    if not blocks or not _trained(blocks[0]):
+        raise _all_frozen(encoder)
+    optimizers = _Optimizers(optimizer)
+    histories = []
+    for i, block in enumerate(blocks):
+        first = block[0] is chain.core[0]
+        with _flags_kept(encoder):
+            if greedy:
+                _freeze_others(encoder, block)
+                _say(i, len(blocks), block, fit_arguments)
+            with strategy_scope(encoder):
+                activation = output_activation if first else None
+                trainer = Reconstruction(encoder, chain, block, tied, noise, activation)
+                _compile(trainer, optimizers.fresh(), loss if first else "mse", fit_arguments)
+            histories.append(_fit(trainer, x, None, epochs, fit_arguments))
+    return _merged(encoder, histories) if greedy else _of(encoder, histories[0])
+
+
+def pretrain_auxiliary(
+    encoder: keras.Model,
+    head: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    loss: Any,
+    epochs: int,
+    optimizer: Any = None,
+    **fit_arguments: Any,
+) -> keras.callbacks.History:
+    """Train `encoder` under `head` on a task for which labels are easy to get.
+
+    Such a task may be to tell by how much an image was rotated, or what a related label is. `encoder` is
+    itself trained, and `head` with it; what `encoder` was compiled with is left alone. Layers that are
+    frozen stay frozen. Then `replace_head(encoder, head, after=encoder.layers[-1].name)` and `fine_tune`
+    go on to the task that is meant.
+
+    Args:
+        encoder: any Keras model, compiled or not.
+        head: a layer, a list of layers, one after the other, or a model, that takes what `encoder` makes.
+        x, y: data of the auxiliary task, as in `fit`.
+        loss: of the auxiliary task, as in `compile`.
+        epochs: int > 0.
+        optimizer: as in `compile`; None is Adam with a learning rate of 1e-3. A fresh one of the same
+            settings is used.
+        **fit_arguments: other arguments of `fit`: `batch_size`, `validation_data`, `callbacks`, `verbose`
+            and so on, and of `compile`: `metrics`, `weighted_metrics`, `run_eagerly`, `jit_compile`,
+            `steps_per_execution`. `ModelCheckpoint` saves the encoder.
+
+    Returns:
+        The `History`.
+
+    Raises:
+        ValueError: all layers of `encoder` are frozen.
+        TypeError: an argument is of the wrong type.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    >>> encoder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "relu", name="code")])
+    >>> is_turned = np.arange(64) % 2  # every second row is turned round, and that is the label
+    >>> turned = np.where(is_turned[:, None], x[:, ::-1], x)
+    >>> head = keras.layers.Dense(1, activation="sigmoid")
+    >>> arguments = {"loss": "binary_crossentropy", "epochs": 2, "verbose": 0}
+    >>> history = pretrain_auxiliary(encoder, head, turned, is_turned, **arguments)
+    >>> len(history.history["loss"])
+    2
+
+    Reference:
+        Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, 2018
+        (https://arxiv.org/abs/1803.07728).
+    """
+    _check_encoder(encoder)
+    check_positive("epochs", epochs, Integral)
+    heads = list(head) if isinstance(head, (list, tuple)) else [head]
+    if not heads or not all(isinstance(layer, keras.layers.Layer) for layer in heads):
+        raise TypeError(
+            f"Expected `head` to be a layer, a list of layers or a model. Received: head={head!r}"
+        )
+    optimizers = _Optimizers(optimizer)
+    x = built(encoder, x, fit_arguments.get("batch_size") or 32)
+    if not encoder.trainable_variables:
+        raise _all_frozen(encoder)
+    with strategy_scope(encoder):
+        trainer = UnderHead(encoder, heads)
+        x = built(trainer, x, fit_arguments.get("batch_size") or 32)
+        _compile(trainer, optimizers.fresh(), loss, fit_arguments)
+    return _of(encoder, _fit(trainer, x, y, epochs, fit_arguments))
+
+
+class _Trainer(keras.Model):
+    """A model that trains `encoder` as a part of it, and is not to be kept."""
+
+    def __init__(self, encoder: keras.Model):
+        super().__init__(name=f"pretraining_of_{encoder.name}")
+        self.encoder = encoder
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the encoder: what a checkpoint is for."""
+        self.encoder.save(*args, **kwargs)
+
+
+class UnderHead(_Trainer):
+    """`encoder`, and layers after it."""
+
+    def __init__(self, encoder: keras.Model, heads: list[keras.layers.Layer]):
+        super().__init__(encoder)
+        self.heads = heads
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        outputs = self.encoder(x, training=training)
+        for layer in self.heads:
+            options = {"training": training} if layer._call_has_training_arg else {}
+            outputs = layer(outputs, **options)
+        return outputs
+
+
+class Reconstruction(_Trainer):
+    """Some calls of an encoder and their mirror image, by the codes that come to the first of them.
+
+    It returns the reconstructed codes and those that they should be. Keras's own `fit` does all else, with
+    data that has no targets.
+
+    Args:
+        encoder, chain: the encoder, and the same as a chain.
+        block: calls of it, one after the other. Those before it are in inference mode.
+        tied, noise, output_activation: as in `build_autoencoder`.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        chain: Chain,
+        block: list[Call],
+        tied: bool,
+        noise: float,
+        output_activation: Any,
+    ):
+        super().__init__(encoder)
+        calls = chain.graph.calls
+        self._plan = _Plan(
+            chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
+        )
+        code, dtype = block[-1].outputs[0], keras.config.floatx()
+        mirror = Mirror(DenseTranspose if tied else None)
+        self.noise = keras.layers.GaussianNoise(noise, dtype=dtype)
+        self.decoder = keras.Sequential(
+            [keras.Input(code.shape[1:], dtype=code.dtype), *mirror.core(block, output_activation)]
+        )
+        self.built = True
+
+    def call(self, x: Any, training: bool | None = None) -> tuple:
+        plan = self._plan
+        known = dict(zip(plan.inputs, plan.standardized(x), strict=True))
+        for call in plan.before:
+            call.run(known)
+        target = ops.stop_gradient(known[plan.block[0].inputs[0]])
+        if self.noise.stddev:
+            known[plan.block[0].inputs[0]] = self.noise(target, training=training)
+        for call in plan.block:
+            call.run(known, training)
+        reconstruction = self.decoder(known[plan.block[-1].outputs[0]], training=training)
+        return reconstruction, ops.cast(target, reconstruction.dtype)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: Any = True,
+    ) -> Any:
+        return super().compute_loss(x, y_pred[1], y_pred[0], sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return super().compute_metrics(x, y_pred[1], y_pred[0], sample_weight)
+
+
+class _Plan:
+    """Parts of a graph, which Keras shall not take for layers of the model that holds them."""
+
+    def __init__(self, standardized: Callable, inputs: list, before: list[Call], block: list[Call]):
+        self.standardized, self.inputs = standardized, inputs
+        self.before, self.block = before, block
+
+
+class _Optimizers:
+    """Optimizers of the same class and settings, none of them the one that was given."""
+
+    def __init__(self, optimizer: Any):
+        given = keras.optimizers.Adam(1e-3) if optimizer is None else keras.optimizers.get(optimizer)
+        self._given = given
+        self.fresh()  # may be an error, which comes early then
+
+    def fresh(self) -> keras.optimizers.Optimizer:
+        return same_optimizer(self._given)
+
+
+def _compile(trainer: keras.Model, optimizer: Any, loss: Any, fit_arguments: dict[str, Any]) -> None:
+    given = {name: fit_arguments[name] for name in _OF_COMPILE if name in fit_arguments}
+    trainer.compile(optimizer, loss, **given)
+
+
+def _fit(trainer: keras.Model, x: Any, y: Any, epochs: int, fit_arguments: dict[str, Any]) -> Any:
+    given = {name: value for name, value in fit_arguments.items() if name not in _OF_COMPILE}
+    return trainer.fit(x, y, epochs=epochs, **given)
+
+
+def _of(encoder: keras.Model, history: keras.callbacks.History) -> keras.callbacks.History:
+    history.set_model(encoder)  # and let go of the one that trained it
+    return history
+
+
+def _merged(encoder: keras.Model, histories: list[keras.callbacks.History]) -> keras.callbacks.History:
+    """Return one history of fits, one after the other, with the number of each."""
+    merged = keras.callbacks.History()
+    merged.params = histories[0].params
+    names = dict.fromkeys(name for history in histories for name in history.history)
+    merged.history = {
+        name: [v for history in histories for v in history.history.get(name, [])] for name in names
+    }
+    merged.history["stage"] = [i for i, history in enumerate(histories) for _ in history.epoch]
+    merged.epoch = list(range(len(merged.history["stage"])))
+    return _of(encoder, merged)
+
+
+def _chain(encoder: keras.Model, tied: bool, noise: float) -> Chain:
+    chain = Chain.of(encoder)
+    given = chain.graph.inputs[0]
+    if noise and not keras.backend.is_float_dtype(given.dtype):
+        raise ValueError(
+            f"Noise cannot be added to integers. Let the inputs be floats: `keras.Input(..., "
+            f'dtype="float32")`. Received: noise={noise}, inputs of dtype {given.dtype}'
+        )
+    if tied:
+        others = [layer for layer in chain.linear if not isinstance(layer, keras.layers.Dense)]
+        if others:
+            raise ValueError(
+                "Only dense layers are tied, by `DenseTranspose`. Leave `tied` False for an encoder with "
+                f"convolutions. Received: tied=True, and the layer {others[0].name!r}"
+            )
+    # Once here, for errors: shapes that are not known, layers that cannot be made anew.
+    with strategy_scope(encoder):
+        mirror = Mirror(DenseTranspose if tied else None)
+        mirror.core(chain.core)
+        mirror.unscale(chain.front)
+    return chain
+
+
+def _trained(block: list[Call]) -> bool:
+    return any(
+        layer.trainable and layer.trainable_variables
+        for layer in (call.operation for call in block)
+        if isinstance(layer, keras.layers.Layer)
+    )
+
+
+def _freeze_others(encoder: keras.Model, block: list[Call]) -> None:
+    """Freeze what is not in `block`, and leave the rest as it is."""
+    own = {id(call.operation) for call in block}
+    others = [layer for layer in within([encoder]) if id(layer) not in own and not layer._layers]
+    set_trainable(encoder, others, False)
+
+
+@contextlib.contextmanager
+def _flags_kept(encoder: keras.Model) -> Iterator[None]:
+    found = flags(encoder)
+    try:
+        yield
+    finally:
+        put_back(found)
+
+
+def _say(i: int, total: int, block: list[Call], fit_arguments: dict[str, Any]) -> None:
+    if fit_arguments.get("verbose", "auto") != 0:
+        names = [call.operation.name for call in block if weights_of(call.operation)]
+        print(f"Layer {i + 1} of {total}: {names[0]}")
+
+
+def _check_reconstruction(encoder: Any, tied: Any, noise: Any) -> None:
+    _check_encoder(encoder)
+    check_bool("tied", tied)
+    check_number("noise", noise, "from 0 to 1", lambda v: 0 <= v <= 1)
+
+
+def _check_encoder(encoder: Any) -> None:
+    if not isinstance(encoder, keras.Model):
+        raise TypeError(f"Expected `encoder` to be a Keras model. Received: encoder={encoder!r}")
+
+
+def _check_encoder_built(encoder: keras.Model) -> None:
+    if not encoder.built:
+        raise ValueError(
+            "The encoder has no weights yet. Give it a `keras.Input`, or call it on data. "
+            f"Received: encoder={encoder}"
+        )
+
+
+def _check_fit_arguments(x: Any, greedy: bool, fit_arguments: dict[str, Any]) -> None:
+    if "y" in fit_arguments:
+        raise TypeError(
+            "The data is its own target. Leave `y` out, or call `pretrain_auxiliary`. Received: y=..."
+        )
+    callbacks = tree.flatten(fit_arguments.get("callbacks"))
+    if greedy and any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
+        raise ValueError(
+            "`BackupAndRestore` would put the state of one layer's fit into that of another. Leave it out, "
+            f"or set `greedy` to False. Received: greedy=True, callbacks={callbacks}"
+        )
+    endless = fit_arguments.get("steps_per_epoch") is not None
+    if greedy and isinstance(x, types.GeneratorType) and not endless:
+        raise ValueError(
+            "The layers are trained one after the other, and a generator can be gone through once. Pass a "
+            "dataset, or `steps_per_epoch` and a generator without end. Received: greedy=True, "
+            f"x={x}, steps_per_epoch=None"
+        )
+
+
+def _all_frozen(encoder: keras.Model) -> ValueError:
+    return ValueError(
+        "All layers of the encoder are frozen, so there is nothing to train. Unfreeze some: "
+        f"`unfreeze(encoder)`. Received: encoder={encoder}"
+    )
