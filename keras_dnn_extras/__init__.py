@@ -15,8 +15,10 @@ from keras_dnn_extras.mc_dropout import (
     MCSpatialDropout3D,
 )
 from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
+from keras_dnn_extras.recipes import Recipe, dnn, recipe
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
+from keras_dnn_extras.sparsity import Sparsity, sparsity, zero_small_weights
 from keras_dnn_extras.transfer import freeze, replace_head, unfreeze
 from keras_dnn_extras.uncertainty import (
     Entropies,
@@ -51,9 +53,12 @@ __all__ = [
     "PiecewiseConstantLR",
     "PowerDecay",
     "PowerLR",
+    "Recipe",
     "RiskCoverage",
+    "Sparsity",
     "Warmup",
     "brier_score",
+    "dnn",
     "entropy_decomposition",
     "expected_calibration_error",
     "find_learning_rate",
@@ -65,9 +70,12 @@ __all__ = [
     "plot_band",
     "plot_reliability",
     "plot_uncertainty",
+    "recipe",
     "replace_head",
     "risk_coverage",
+    "sparsity",
     "to_deterministic",
     "to_mc_dropout",
     "unfreeze",
+    "zero_small_weights",
 ]

@@ -63,10 +63,12 @@ ROWS = {
         "mc_predict",
         "schedulers",
         "schedules",
+        "sparsity",
         "transfer",
         "uncertainty_plots",
     },
-    "composition": {"__init__", "__main__"},
+    "composition": {"recipes"},
+    "entries": {"__init__", "__main__"},
 }
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
@@ -142,7 +144,15 @@ NEEDED = {
 }
 
 # What functions return, and nobody makes or saves.
-RESULTS = ["Entropies", "FusionReport", "FusionResult", "MCPrediction", "RiskCoverage"]
+RESULTS = [
+    "Entropies",
+    "FusionReport",
+    "FusionResult",
+    "MCPrediction",
+    "Recipe",
+    "RiskCoverage",
+    "Sparsity",
+]
 CLASSES = [n for n in kdx.__all__ if inspect.isclass(getattr(kdx, n)) and n not in RESULTS]
 
 
@@ -257,7 +267,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says
