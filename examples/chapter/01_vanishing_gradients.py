@@ -17,7 +17,7 @@ import keras_dnn_extras as kdx
 
 LAYERS, UNITS = 10, 60
 NETWORKS = {  # activation and initializer
-    "sigmoid, normal 0.05": ("sigmoid", keras.initializers.RandomNormal(stddev=0.05)),
+    "sigmoid, normal 0.05": ("sigmoid", "random_normal"),
     "sigmoid, Glorot": ("sigmoid", "glorot_normal"),
     "tanh, Glorot": ("tanh", "glorot_normal"),
     "ReLU, Glorot": ("relu", "glorot_normal"),
@@ -32,14 +32,12 @@ NETWORKS = {  # activation and initializer
 def network(activation, initializer):
     layers = [keras.Input((64,))]
     for i in range(LAYERS):
-        kernel = keras.initializers.get(initializer)
-        kernel = kernel.clone() if hasattr(kernel, "clone") else kernel
-        layers.append(keras.layers.Dense(UNITS, kernel_initializer=kernel, name=f"hidden_{i}"))
-        layers.append(
-            keras.layers.PReLU() if activation == "prelu" else keras.layers.Activation(activation)
-        )
+        layers.append(keras.layers.Dense(UNITS, kernel_initializer=initializer, name=f"hidden_{i}"))
+        prelu = activation == "prelu"  # which has weights of its own
+        layers.append(keras.layers.PReLU() if prelu else keras.layers.Activation(activation))
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -58,8 +56,8 @@ def main():
                 vanishing.add(name)
     common.table({"log10 first / last": ".1f", "test accuracy": ".1%"}, rows)
     kept = [name for name, row in rows.items() if abs(np.mean(row, axis=0)[0]) < 0.5]
-    print(f"\nWithin a factor of 3 from the last to the first layer: {', '.join(kept) or 'none'}.")
-    print(f"Vanishing, says the monitor: {', '.join(sorted(vanishing)) or 'none'}.")
+    print(f"\nWithin a factor of 3 from the last to the first layer: {'; '.join(kept) or '-'}.")
+    print(f"Vanishing, says the monitor: {'; '.join(sorted(vanishing)) or '-'}.")
     common.verdict(rows, 1, "test accuracy", ".1%")
 
 

@@ -21,28 +21,26 @@ def network(activation, place):
         act = keras.layers.Activation(activation)
         # Before the activation its shift does what a bias would.
         dense = keras.layers.Dense(UNITS, kernel_initializer="he_normal", use_bias=place != "before")
-        layers += {"none": [dense, act], "before": [dense, norm, act], "after": [dense, act, norm]}[place]
+        layers += {"without": [dense, act], "before": [dense, norm, act], "after": [dense, act, norm]}[
+            place
+        ]
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
 def main():
     x_train, x_test, y_train, y_test = common.digits()
-    networks = [
-        (activation, place) for activation in ("sigmoid", "elu") for place in ("none", "before", "after")
-    ]
-    rows = {f"{activation}, {place}": [] for activation, place in networks}
+    rows = {f"{act}, {place}": [] for act in ("sigmoid", "elu") for place in ("without", "before", "after")}
     for seed in settings.seeds:
-        for activation, place in networks:
+        for name, row in rows.items():
             keras.utils.set_random_seed(seed)
-            model = network(activation, place)
+            model = network(*name.split(", "))
             history = model.fit(x_train, y_train, epochs=settings.epochs, verbose=0).history
-            layers = len(kdx.fuse_batch_norm(model).model.layers)
+            fused = kdx.fuse_batch_norm(model).model
             accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
-            rows[f"{activation}, {place}"].append(
-                (history["loss"][-1], accuracy, len(model.layers), layers)
-            )
+            row.append((history["loss"][-1], accuracy, len(model.layers), len(fused.layers)))
     columns = {"training loss": ".3f", "test accuracy": ".1%", "layers": ".0f", "when fused": ".0f"}
     common.table(columns, rows)
     common.verdict(rows, 1, "test accuracy", ".1%")

@@ -1,8 +1,8 @@
 """3. Gradient clipping: by value, and by norm.
 
 First what each makes of one gradient: clipping by value bends it, clipping by norm keeps its direction.
-Then a regression that needs it: the progression of diabetes in a year is a number in the hundreds, and so are
-the first errors, whose gradients are too large for a usual learning rate.
+Then a regression that needs it: the progression of diabetes in a year is a number in the hundreds, and so
+are the first errors, whose gradients are too large for a usual learning rate.
 """
 
 import common
@@ -16,7 +16,7 @@ from sklearn.datasets import load_diabetes
 import keras_dnn_extras as kdx
 
 WAYS = {
-    "none": {},
+    "no clipping": {},
     "clipvalue=1": {"clipvalue": 1.0},
     "clipnorm=1, each weight": {"clipnorm": 1.0},
     "global_clipnorm=1": {"global_clipnorm": 1.0},
@@ -47,7 +47,7 @@ def main():
         for name, clipping in WAYS.items():
             keras.utils.set_random_seed(seed)
             model = network()
-            model.compile(keras.optimizers.SGD(0.01, momentum=0.9, **clipping), "mse", ["mae"])
+            model.compile(keras.optimizers.SGD(0.01, momentum=0.9, **clipping), "mse", metrics=["mae"])
             monitor = kdx.GradientNormMonitor(per_layer=False, on_problem="ignore")
             arguments = {"epochs": settings.epochs, "callbacks": [monitor], "verbose": 0}
             history = model.fit(x, y, **arguments).history
@@ -56,9 +56,8 @@ def main():
     print()
     common.table({"first gradient": ".0f", "updates clipped": ".0%", "mean absolute error": ".1f"}, rows)
     lost = [name for name, row in rows.items() if np.isnan(row).any()]
-    print(
-        f"\nDiverged to NaN: {', '.join(lost) or 'none'}. The mean of all is {abs(y - y.mean()).mean():.1f} off."
-    )
+    print(f"\nDiverged to NaN: {', '.join(lost) or '-'}.")
+    print(f"Who predicts the mean of all is {abs(y - y.mean()).mean():.1f} off.", end="")
     common.verdict(rows, 2, "mean absolute error", ".1f", lowest=True)
 
 

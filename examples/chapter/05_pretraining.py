@@ -1,7 +1,7 @@
 """5. Pretraining without labels: an autoencoder, and an auxiliary task, then 50 labels.
 
-1437 digits have no labels but 50. The encoder learns from all: to rebuild the images, layer by layer too, or
-to tell by how many quarters an image was turned, which takes no labels. Then it learns the digits.
+1437 digits have no labels but 50. The encoder learns from all: to rebuild the images, layer by layer too,
+or to tell by how many quarters an image was turned, which takes no labels. Then it learns the digits.
 """
 
 import common
@@ -50,7 +50,12 @@ def auxiliary(body, x):
     kdx.pretrain_auxiliary(body, head, *turned(x), loss=loss, epochs=settings.epochs, verbose=0)
 
 
-WAYS = {"none": nothing, "autoencoder": autoencoder, "layer by layer": greedy, "turned images": auxiliary}
+WAYS = {
+    "from scratch": nothing,
+    "autoencoder": autoencoder,
+    "layer by layer": greedy,
+    "turned images": auxiliary,
+}
 
 
 def main():
@@ -66,7 +71,9 @@ def main():
             pretrain(body, x_train)
             head = keras.layers.Dense(10, activation="softmax", name="digit")
             model = kdx.replace_head(body, head, after=body.layers[-1].name, freeze_body=False)
-            model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", ["accuracy"])
+            model.compile(
+                keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+            )
             model.fit(labelled, labels, batch_size=10, epochs=settings.epochs, verbose=0)
             rows[name].append((model.evaluate(x_test, y_test, verbose=0)[1],))
     common.table({"test accuracy": ".1%"}, rows)

@@ -25,7 +25,7 @@ OPTIMIZERS = {
 def network(optimizer):
     hidden = [keras.layers.Dense(64, activation="elu", kernel_initializer="he_normal") for _ in range(3)]
     model = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10, activation="softmax")])
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

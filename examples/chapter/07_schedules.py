@@ -31,7 +31,8 @@ def schedules(epochs):
 def network():
     hidden = [keras.layers.Dense(64, activation="elu", kernel_initializer="he_normal") for _ in range(3)]
     model = keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10, activation="softmax")])
-    model.compile(keras.optimizers.SGD(RATE, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.SGD(RATE, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 

@@ -27,7 +27,8 @@ def network(way):
         if way == "dropout":
             layers.append(keras.layers.Dropout(0.3))
     model = keras.Sequential([*layers, keras.layers.Dense(10, activation="softmax")])
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy", ["accuracy"])
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
 
@@ -39,7 +40,7 @@ def scores(model, probabilities, y_test):
 
 def main():
     x_train, x_test, y_train, y_test = common.digits(train_size=200)
-    rows = {way: [] for way in ("none", "L1", "L2", "dropout", "MC dropout", "max-norm")}
+    rows = {way: [] for way in ("nothing", "L1", "L2", "dropout", "MC dropout", "max-norm")}
     for seed in settings.seeds:
         for way in rows:
             if way == "MC dropout":  # the model that was trained with dropout, asked another way

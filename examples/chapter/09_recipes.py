@@ -1,8 +1,8 @@
 """9. The guidelines: five recipes at the same budget, each with what it is good for.
 
-Three hidden layers of 100 units, as many epochs, each with 1cycle up to the recipe's own peak. What is shown
-is the model as it would be used: fused for low latency, with its small weights made zeros, and with the
-predictions of many samples where risk matters.
+Three hidden layers of 100 units, as many epochs, each with 1cycle up to the recipe's own peak. What is
+shown is the model as it would be used: fused for low latency, with its small weights made zeros, and with
+the predictions of many samples where risk matters.
 """
 
 import common

@@ -71,16 +71,12 @@ def table(columns, rows):
         columns: dict of the title of each column, and how to format its numbers.
         rows: dict of the name of each row, and a list with a tuple of numbers for each seed.
     """
-    width = max(map(len, rows))
-    lines = {
-        name: [cell(row, i, spec) for i, spec in enumerate(columns.values())] for name, row in rows.items()
-    }
-    widths = [
-        max(len(title), *(len(line[i]) for line in lines.values())) for i, title in enumerate(columns)
-    ]
-    print(" " * width, *(title.rjust(w) for title, w in zip(columns, widths, strict=True)), sep="  ")
-    for name, line in lines.items():
-        print(name.ljust(width), *(text.rjust(w) for text, w in zip(line, widths, strict=True)), sep="  ")
+    lines = [("", *columns)]
+    for name, row in rows.items():
+        lines.append((name, *(cell(row, i, spec) for i, spec in enumerate(columns.values()))))
+    first, *rest = (max(map(len, column)) for column in zip(*lines, strict=True))
+    for name, *cells in lines:
+        print(name.ljust(first), *(text.rjust(w) for text, w in zip(cells, rest, strict=True)), sep="  ")
 
 
 def cell(row, column, spec):
@@ -95,24 +91,22 @@ def verdict(rows, column, name, spec, *, lowest=False):
     Rows share their seeds. They are told apart where the mean of the differences, seed by seed, is more
     than two of its standard errors.
     """
-    values = {row: np.array([each[column] for each in seeds]) for row, seeds in rows.items()}
-    means = {
-        row: (-1 if lowest else 1) * np.nan_to_num(v, nan=np.inf if lowest else -np.inf).mean()
-        for row, v in values.items()
-    }
-    best = max(means, key=means.get)
-    print(
-        f"\n{'Lowest' if lowest else 'Highest'} {name}: {best}, {format(values[best].mean(), spec)}.",
-        end=" ",
-    )
+    # As losses: a network that diverged is the worst.
+    sign = 1 if lowest else -1
+    values = {row: sign * np.array([each[column] for each in seeds]) for row, seeds in rows.items()}
+    values = {row: np.nan_to_num(each, nan=np.inf, posinf=np.inf) for row, each in values.items()}
+    best = min(values, key=lambda row: values[row].mean())
+    told = format(sign * values[best].mean(), spec)
+    print(f"\n{'Lowest' if lowest else 'Highest'} {name}: {best}, {told}.", end=" ")
     seeds = len(values[best])
     if seeds == 1:
-        print("One seed does not tell how much of this is chance.")
-        return best
-    alike = []
-    for row, v in values.items():
-        difference = values[best] - v
-        if row != best and abs(difference.mean()) <= 2 * difference.std(ddof=1) / np.sqrt(seeds):
-            alike.append(row)
-    print(f"With {seeds} seeds not told apart from it: {', '.join(alike) or 'none'}.")
-    return best
+        print("One seed does not tell how much of it is chance.")
+        return
+    alike = [row for row in values if row != best and not apart(values[row] - values[best])]
+    print(f"With {seeds} seeds not told apart from it: {'; '.join(alike) or 'no other'}.")
+
+
+def apart(differences):
+    if not np.isfinite(differences).all():
+        return True
+    return differences.mean() > 2 * differences.std(ddof=1) / np.sqrt(len(differences))
