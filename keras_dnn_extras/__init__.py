@@ -18,8 +18,10 @@ from keras_dnn_extras.mc_dropout import (
 )
 from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
 from keras_dnn_extras.pretraining import build_autoencoder, pretrain_autoencoder, pretrain_auxiliary
+from keras_dnn_extras.recipes import Recipe, dnn, recipe
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
+from keras_dnn_extras.sparsity import Sparsity, sparsity, zero_small_weights
 from keras_dnn_extras.transfer import freeze, replace_head, unfreeze
 from keras_dnn_extras.uncertainty import (
     Entropies,
@@ -58,11 +60,14 @@ __all__ = [
     "PiecewiseConstantLR",
     "PowerDecay",
     "PowerLR",
+    "Recipe",
     "RiskCoverage",
+    "Sparsity",
     "Warmup",
     "brier_score",
     "build_autoencoder",
     "compile_for_inference",
+    "dnn",
     "entropy_decomposition",
     "expected_calibration_error",
     "find_learning_rate",
@@ -76,9 +81,12 @@ __all__ = [
     "plot_uncertainty",
     "pretrain_autoencoder",
     "pretrain_auxiliary",
+    "recipe",
     "replace_head",
     "risk_coverage",
+    "sparsity",
     "to_deterministic",
     "to_mc_dropout",
     "unfreeze",
+    "zero_small_weights",
 ]

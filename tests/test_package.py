@@ -71,10 +71,12 @@ ROWS = {
         "pretraining",
         "schedulers",
         "schedules",
+        "sparsity",
         "transfer",
         "uncertainty_plots",
     },
-    "composition": {"__init__", "__main__"},
+    "composition": {"recipes"},
+    "entries": {"__init__", "__main__"},
 }
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
@@ -166,7 +168,9 @@ RESULTS = [
     "FusionResult",
     "Latency",
     "MCPrediction",
+    "Recipe",
     "RiskCoverage",
+    "Sparsity",
 ]
 CLASSES = [n for n in kdx.__all__ if inspect.isclass(getattr(kdx, n)) and n not in RESULTS]
 
