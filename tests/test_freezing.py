@@ -103,6 +103,8 @@ def test_what_is_frozen_does_not_move_by_a_bit_and_the_rest_trains(order, optimi
     frozen, head = values(body_weights(model)), values(layer(model, "head").weights)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Keras warns of a `trainable` that it did not see
+        # In Keras 3.15.1 `trainer.py` has the call of it behind a `raise`.
+        getattr(model, "_warn_if_trainable_state_changed", lambda: None)()
         fit(model)
     assert_same(values(body_weights(model)), frozen)
     assert all((new != old).any() for new, old in zip(values(model.layers[-1].weights), head, strict=True))
