@@ -216,6 +216,15 @@ def test_a_dropout_at_the_end_of_a_sequential_model_goes_and_no_model_is_left_em
     assert len(kdx.fuse_batch_norm(model).model.layers) == 1
 
 
+def test_the_bias_of_one_channel_is_not_along_an_axis_of_unknown_length():
+    stack = [L.EinsumDense("abc,cd->adb", (1, None), name="einsum"), L.BatchNormalization(axis=1)]
+    model = randomized(keras.Sequential([keras.Input((None, 5)), *stack, L.ReLU()]))
+    fused = kdx.fuse_batch_norm(model).model
+    assert fused.get_layer("einsum").bias_axes == "d"
+    x = np.random.default_rng(0).normal(size=(2, 3, 5))
+    assert relative_error(*(predicted(each, [x])[0] for each in (fused, model))) <= 2e-6
+
+
 def test_the_gate_of_an_attention_is_made_of_the_queries():
     if "use_gate" not in inspect.signature(L.MultiHeadAttention).parameters:
         pytest.skip("this version of Keras has none")
