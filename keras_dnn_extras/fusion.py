@@ -208,8 +208,9 @@ def _unlike(census: Census, key: int, copy: Copy, model: Any) -> str:
         errors, bound = _errors(tensors, values[0], copied, values[1], model)
         if any(found > limit for found, limit in zip(errors, bound, strict=True)):
             return (
-                f"A copy of {call.operation.name!r} does not compute the same. Give its class a `get_config` "
-                f"that tells every argument of `__init__`. Received: layer={call.operation}"
+                f"A copy of {call.operation.name!r} does not compute the same. Give its class a "
+                "`get_config` that tells every argument of `__init__`. "
+                f"Received: layer={call.operation}"
             )
     return f"A copy of the model does not compute the same. Received: model={model}"
 

@@ -78,9 +78,6 @@ BACKWARD = {
     "EinsumDense, bias of another axis": lambda: _before(
         (3, 5), L.EinsumDense("abc,cde->abde", (None, 4, 2), bias_axes="e"), _norm(axis=2)
     ),
-    "EinsumDense, one channel": lambda: _before(
-        (3, 5), L.EinsumDense("abc,cd->adb", (1, None)), _norm(axis=1)
-    ),
     "EinsumDense, ellipsis": lambda: _before((3, 5), L.EinsumDense("...x,xy->...y", 4, bias_axes="y")),
     "Conv1D causal dilated": lambda: _before((9, 3), L.Conv1D(4, 3, padding="causal", dilation_rate=2)),
     "Conv2D": lambda: _before((7, 6, 3), L.Conv2D(4, 3, padding="same", strides=2, use_bias=False)),

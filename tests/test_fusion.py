@@ -1,6 +1,8 @@
 """fuse_batch_norm: what is folded, to what precision, what stays and why, and what is kept."""
 
 import dataclasses
+import functools
+import importlib.util
 import inspect
 import json
 import os
@@ -66,10 +68,16 @@ def functional(build, *shapes):
 # -- what is folded --------------------------------------------------------------------------------------
 
 
+@functools.cache
+def fused_pattern(pattern):
+    """Return a model and what came of it, which tests read and do not change."""
+    model = randomized(PATTERNS[pattern]())
+    return model, kdx.fuse_batch_norm(model)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_fused_model_computes_what_the_definitions_of_the_layers_say(pattern):
-    model = randomized(PATTERNS[pattern]())
-    result = kdx.fuse_batch_norm(model)
+    model, result = fused_pattern(pattern)
     assert not normalizations(result.model)
     assert [(f.batch_norm, f.direction) for f in result.report.fused] == [("bn", pattern.split()[0])]
     assert not result.report.kept
@@ -99,7 +107,7 @@ def test_models_of_float64_stay_as_precise(pattern):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_fusing_again_changes_nothing(pattern):
-    once = kdx.fuse_batch_norm(randomized(PATTERNS[pattern]()))
+    _, once = fused_pattern(pattern)
     twice = kdx.fuse_batch_norm(once.model)
     assert twice.report == kdx.FusionReport([], [], [], 0.0)
     assert json.dumps(twice.model.get_config()) == json.dumps(once.model.get_config())
@@ -214,6 +222,15 @@ def test_a_dropout_at_the_end_of_a_sequential_model_goes_and_no_model_is_left_em
     assert "what 'bn' makes is an output of the model" in result.report.kept[0].reason
     model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dropout(0.5)])
     assert len(kdx.fuse_batch_norm(model).model.layers) == 1
+
+
+def test_the_bias_of_one_channel_is_not_along_an_axis_of_unknown_length():
+    stack = [L.EinsumDense("abc,cd->adb", (1, None), name="einsum"), L.BatchNormalization(axis=1)]
+    model = randomized(keras.Sequential([keras.Input((None, 5)), *stack, L.ReLU()]))
+    fused = kdx.fuse_batch_norm(model).model
+    assert fused.get_layer("einsum").bias_axes == "d"
+    x = np.random.default_rng(0).normal(size=(2, 3, 5))
+    assert relative_error(*(predicted(each, [x])[0] for each in (fused, model))) <= 2e-6
 
 
 def test_the_gate_of_an_attention_is_made_of_the_queries():
@@ -773,7 +790,7 @@ def random_graph(seed, depth=2):
     return keras.Model(inputs, pool[-1])
 
 
-@pytest.mark.parametrize("seed", range(24))
+@pytest.mark.parametrize("seed", range(16))
 def test_random_graphs_compute_the_same(seed):
     model = randomized(random_graph(seed), seed)
     result = kdx.fuse_batch_norm(model)
@@ -827,14 +844,16 @@ def test_networks(name):
 def test_no_square_root_is_left_in_the_graph():
     import tensorflow as tf
 
-    model = randomized(keras.applications.MobileNetV2((32, 32, 3), weights=None, classes=3))
+    stack = [L.Conv2D(4, 3, use_bias=False), *_norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
+    stack += [L.ReLU(), L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dense(2)]
+    model = randomized(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
 
     def operations(model):
         function = tf.function(lambda x: model(x, training=False))
-        graph = function.get_concrete_function(tf.TensorSpec((1, 32, 32, 3))).graph
+        graph = function.get_concrete_function(tf.TensorSpec((1, 8, 8, 3))).graph
         return [operation.type for operation in graph.get_operations()]
 
-    assert operations(model).count("Rsqrt") == 52
+    assert operations(model).count("Rsqrt") == 3
     found = operations(kdx.fuse_batch_norm(model).model)
     assert "Rsqrt" not in found
     kinds = ("Conv2D", "DepthwiseConv2dNative")
@@ -853,9 +872,10 @@ def test_a_large_model_is_compared_in_one_piece_and_to_the_same_end(monkeypatch)
 # -- files and errors ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_a_file_loads_without_this_package_and_under_another_backend(backend, tmp_path):
-    pytest.importorskip(backend)
+def test_a_file_loads_without_this_package_and_under_another_backend(tmp_path):
+    backends = ["tensorflow", "jax", "torch"]
+    turn = backends.index(BACKEND) + 1
+    backend = next(each for each in backends[turn:] + backends[:turn] if importlib.util.find_spec(each))
     model = randomized(BACKWARD["through Concatenate"]())
     fused = kdx.fuse_batch_norm(model).model
     x = inputs_of(model)[0]
@@ -903,3 +923,63 @@ def test_a_layer_whose_config_does_not_make_it_anew_is_refused_by_name():
         ValueError, match=r"copy of 'forgetful' does not compute the same.*Received: layer="
     ):
         kdx.fuse_batch_norm(model)
+
+
+# -- exports -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported():
+    """A model, fused, that has been called once, as Keras asks of it on torch, with inputs and outputs."""
+    stack = [L.Conv2D(4, 3, use_bias=False), *_norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
+    stack += [L.ReLU(), L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dropout(0.5), L.Dense(2)]
+    model = randomized(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
+    fused = kdx.fuse_batch_norm(model).model
+    assert not normalizations(fused)
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype("float32")
+    fused.predict(x, verbose=0)
+    return fused, x, predicted(model, [x])[0]
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras 3.15 exports no such model from torch, fused or not")
+def test_a_saved_model_computes_the_same(exported, tmp_path):
+    import tensorflow as tf
+
+    fused, x, expected = exported
+    fused.export(tmp_path / "saved", format="tf_saved_model", verbose=False)
+    loaded = tf.saved_model.load(str(tmp_path / "saved"))
+    assert relative_error(loaded.serve(tf.constant(x)).numpy(), expected) <= 2e-6
+
+
+def test_an_onnx_file_computes_the_same(exported, tmp_path):
+    for needed in {"tensorflow": ["tf2onnx"], "jax": ["jax2onnx"], "torch": ["onnxscript"]}[BACKEND]:
+        pytest.importorskip(needed)
+    runtime = pytest.importorskip("onnxruntime")
+    fused, x, expected = exported
+    fused.export(tmp_path / "fused.onnx", format="onnx", verbose=False)
+    session = runtime.InferenceSession(tmp_path / "fused.onnx", providers=["CPUExecutionProvider"])
+    [found] = session.run(None, {session.get_inputs()[0].name: x})
+    assert relative_error(found, expected) <= 2e-6
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="OpenVINO does not convert what Keras gives it from JAX")
+def test_an_openvino_model_computes_the_same(exported, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    fused, x, expected = exported
+    path = str(tmp_path / "fused.xml")  # Keras 3.15 takes no `Path` here
+    fused.export(path, format="openvino", verbose=False)
+    # It takes bfloat16 otherwise where the processor has it.
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert relative_error(compiled(x)[0], expected) <= 2e-6
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="not from JAX; from torch with `litert-torch`")
+def test_a_litert_file_computes_the_same(exported, tmp_path):
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    fused, x, expected = exported
+    fused.export(tmp_path / "fused.tflite", format="litert", verbose=False)
+    model = interpreter.Interpreter(str(tmp_path / "fused.tflite"))
+    model.allocate_tensors()
+    model.set_tensor(model.get_input_details()[0]["index"], x)
+    model.invoke()
+    assert relative_error(model.get_tensor(model.get_output_details()[0]["index"]), expected) <= 2e-6
