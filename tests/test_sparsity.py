@@ -110,6 +110,18 @@ def test_a_layer_that_is_called_twice_counts_once_and_twins_of_one_name_each():
     assert [kernel.path for kernel in kdx.sparsity(twins).kernels] == ["twin/kernel", "twin_2/kernel"]
 
 
+def test_two_kernels_of_one_layer_and_one_name_count_both():
+    class Pair(L.Layer):
+        def build(self, shape):
+            self.a, self.b = (self.add_weight(shape=(2, n), name="kernel") for n in (3, 4))
+
+        def call(self, x):
+            return x
+
+    found = kdx.sparsity(keras.Sequential([keras.Input((2,)), Pair(name="pair")])).kernels
+    assert [(kernel.path, kernel.size) for kernel in found] == [("pair/kernel", 6), ("pair/kernel_2", 8)]
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float16"])
 def test_kernels_of_other_precisions(policy):
     model = dense(dtype=policy)
