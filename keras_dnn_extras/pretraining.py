@@ -114,8 +114,9 @@ def pretrain_autoencoder(
             torch `DataLoader`. Labels that a dataset has, too, are left aside; sample weights are used.
         epochs: int > 0, with `greedy=True` for each layer.
         greedy: whether to train layer by layer.
-        tied, output_activation: as in `build_autoencoder`.
+        tied: as in `build_autoencoder`.
         noise: as in `build_autoencoder`, with `greedy=True` added to the codes, too.
+        output_activation: as in `build_autoencoder`.
         loss: of the reconstructed inputs, as in `compile`. Codes have mean squared error.
         optimizer: as in `compile`; None is Adam with a learning rate of 1e-3. A fresh one of the same
             settings is used for each fit.
