@@ -1,16 +1,18 @@
 """Pretraining of encoders: to reconstruct unlabelled data, or on an auxiliary task."""
 
 import contextlib
+import functools
 import types
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
 
 import keras
-from keras import ops, tree
+from keras import tree
 
 from keras_dnn_extras.arguments import check_bool, check_number, check_positive
 from keras_dnn_extras.dense_transpose import DenseTranspose
+from keras_dnn_extras.encoder_training import Reconstruction, UnderHead
 from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.mirroring import Chain, Mirror
 from keras_dnn_extras.model_state import built
@@ -114,14 +116,16 @@ def pretrain_autoencoder(
             torch `DataLoader`. Labels that a dataset has, too, are left aside; sample weights are used.
         epochs: int > 0, with `greedy=True` for each layer.
         greedy: whether to train layer by layer.
-        tied, output_activation: as in `build_autoencoder`.
+        tied: as in `build_autoencoder`.
         noise: as in `build_autoencoder`, with `greedy=True` added to the codes, too.
+        output_activation: as in `build_autoencoder`.
         loss: of the reconstructed inputs, as in `compile`. Codes have mean squared error.
         optimizer: as in `compile`; None is Adam with a learning rate of 1e-3. A fresh one of the same
             settings is used for each fit.
         **fit_arguments: other arguments of `fit`: `batch_size`, `validation_data` (inputs alone),
             `callbacks`, `verbose` and so on, and of `compile`: `metrics`, `weighted_metrics`,
-            `run_eagerly`, `jit_compile`, `steps_per_execution`. `ModelCheckpoint` saves the encoder.
+            `run_eagerly`, `jit_compile`, `steps_per_execution`. `ModelCheckpoint` saves the encoder, but
+            with `save_weights_only` the weights of the mirror image, too.
 
     Returns:
         The `History` of all epochs. With `greedy=True` one layer comes after the other, and `"stage"` has
@@ -156,17 +160,17 @@ def pretrain_autoencoder(
     blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
     if not blocks or not _trained(blocks[0]):
         raise _all_frozen(encoder)
-    optimizers = _Optimizers(optimizer)
+    optimizers, transposed = _Optimizers(optimizer), DenseTranspose if tied else None
     histories = []
     for i, block in enumerate(blocks):
         first = block[0] is chain.core[0]
-        with _flags_kept(encoder):
+        with _flags_kept(encoder) as as_it_was:
             if greedy:
                 _freeze_others(encoder, block)
                 _say(i, len(blocks), block, fit_arguments)
             with strategy_scope(encoder):
                 activation = output_activation if first else None
-                trainer = Reconstruction(encoder, chain, block, tied, noise, activation)
+                trainer = Reconstruction(encoder, as_it_was, chain, block, transposed, noise, activation)
                 _compile(trainer, optimizers.fresh(), loss if first else "mse", fit_arguments)
             histories.append(_fit(trainer, x, None, epochs, fit_arguments))
     return _merged(encoder, histories) if greedy else _of(encoder, histories[0])
@@ -200,7 +204,8 @@ def pretrain_auxiliary(
             settings is used.
         **fit_arguments: other arguments of `fit`: `batch_size`, `validation_data`, `callbacks`, `verbose`
             and so on, and of `compile`: `metrics`, `weighted_metrics`, `run_eagerly`, `jit_compile`,
-            `steps_per_execution`. `ModelCheckpoint` saves the encoder.
+            `steps_per_execution`. `ModelCheckpoint` saves the encoder, but with `save_weights_only` the
+            weights of the head, too.
 
     Returns:
         The `History`.
@@ -242,102 +247,6 @@ def pretrain_auxiliary(
         x = built(trainer, x, fit_arguments.get("batch_size") or 32)
         _compile(trainer, optimizers.fresh(), loss, fit_arguments)
     return _of(encoder, _fit(trainer, x, y, epochs, fit_arguments))
-
-
-class _Trainer(keras.Model):
-    """A model that trains `encoder` as a part of it, and is not to be kept."""
-
-    def __init__(self, encoder: keras.Model):
-        super().__init__(name=f"pretraining_of_{encoder.name}")
-        self.encoder = encoder
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save the encoder: what a checkpoint is for."""
-        self.encoder.save(*args, **kwargs)
-
-
-class UnderHead(_Trainer):
-    """`encoder`, and layers after it."""
-
-    def __init__(self, encoder: keras.Model, heads: list[keras.layers.Layer]):
-        super().__init__(encoder)
-        self.heads = heads
-
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        outputs = self.encoder(x, training=training)
-        for layer in self.heads:
-            options = {"training": training} if layer._call_has_training_arg else {}
-            outputs = layer(outputs, **options)
-        return outputs
-
-
-class Reconstruction(_Trainer):
-    """Some calls of an encoder and their mirror image, by the codes that come to the first of them.
-
-    It returns the reconstructed codes and those that they should be. Keras's own `fit` does all else, with
-    data that has no targets.
-
-    Args:
-        encoder, chain: the encoder, and the same as a chain.
-        block: calls of it, one after the other. Those before it are in inference mode.
-        tied, noise, output_activation: as in `build_autoencoder`.
-    """
-
-    def __init__(
-        self,
-        encoder: keras.Model,
-        chain: Chain,
-        block: list[Call],
-        tied: bool,
-        noise: float,
-        output_activation: Any,
-    ):
-        super().__init__(encoder)
-        calls = chain.graph.calls
-        self._plan = _Plan(
-            chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
-        )
-        code, dtype = block[-1].outputs[0], keras.config.floatx()
-        mirror = Mirror(DenseTranspose if tied else None)
-        self.noise = keras.layers.GaussianNoise(noise, dtype=dtype)
-        self.decoder = keras.Sequential(
-            [keras.Input(code.shape[1:], dtype=code.dtype), *mirror.core(block, output_activation)]
-        )
-        self.built = True
-
-    def call(self, x: Any, training: bool | None = None) -> tuple:
-        plan = self._plan
-        known = dict(zip(plan.inputs, plan.standardized(x), strict=True))
-        for call in plan.before:
-            call.run(known)
-        target = ops.stop_gradient(known[plan.block[0].inputs[0]])
-        if self.noise.stddev:
-            known[plan.block[0].inputs[0]] = self.noise(target, training=training)
-        for call in plan.block:
-            call.run(known, training)
-        reconstruction = self.decoder(known[plan.block[-1].outputs[0]], training=training)
-        return reconstruction, ops.cast(target, reconstruction.dtype)
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: Any = True,
-    ) -> Any:
-        return super().compute_loss(x, y_pred[1], y_pred[0], sample_weight, training)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        return super().compute_metrics(x, y_pred[1], y_pred[0], sample_weight)
-
-
-class _Plan:
-    """Parts of a graph, which Keras shall not take for layers of the model that holds them."""
-
-    def __init__(self, standardized: Callable, inputs: list, before: list[Call], block: list[Call]):
-        self.standardized, self.inputs = standardized, inputs
-        self.before, self.block = before, block
 
 
 class _Optimizers:
@@ -419,12 +328,12 @@ def _freeze_others(encoder: keras.Model, block: list[Call]) -> None:
 
 
 @contextlib.contextmanager
-def _flags_kept(encoder: keras.Model) -> Iterator[None]:
-    found = flags(encoder)
+def _flags_kept(encoder: keras.Model) -> Iterator[Callable[[], None]]:
+    as_it_was = functools.partial(put_back, flags(encoder))
     try:
-        yield
+        yield as_it_was
     finally:
-        put_back(found)
+        as_it_was()
 
 
 def _say(i: int, total: int, block: list[Call], fit_arguments: dict[str, Any]) -> None:

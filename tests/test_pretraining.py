@@ -261,11 +261,18 @@ class Records(keras.callbacks.Callback):
     on_train_end = on_train_begin
 
 
-def test_layer_by_layer_the_layers_below_stand_still(capsys):
+def test_layer_by_layer_the_layers_below_stand_still(capsys, tmp_path):
     model = encoder()
-    records = Records(model)
+    records, path = Records(model), tmp_path / "encoder.keras"
+    saving = keras.callbacks.ModelCheckpoint(path)
     history = pretrain(
-        model, greedy=True, epochs=2, validation_data=data(), callbacks=[records], verbose=2, noise=0.1
+        model,
+        greedy=True,
+        epochs=2,
+        validation_data=data(),
+        callbacks=[saving, records],
+        verbose=2,
+        noise=0.1,
     )
     assert history["stage"] == [0, 0, 1, 1]
     assert len(history["loss"]) == len(history["val_loss"]) == 4
@@ -277,6 +284,9 @@ def test_layer_by_layer_the_layers_below_stand_still(capsys):
     ]
     # The kernel and the bias of a Dense, and the four weights of the BatchNormalization.
     assert changed == [[True] * 6 + [False] * 2, [False] * 6 + [True] * 2]
+    saved = keras.models.load_model(path)
+    assert_same(values(saved.weights), values(model.weights))
+    assert all(found.trainable for found in saved._flatten_layers())
 
 
 def test_the_codes_of_the_layers_below_are_what_the_next_layer_reconstructs():
