@@ -290,7 +290,7 @@ def test_the_examples_in_docstrings_run(module):
 
 def test_the_examples_of_the_readme_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
     command = [sys.executable, "-c", "\n".join(blocks)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "[0.95, " in done.stdout  # the momentum, as the first example says
