@@ -103,9 +103,7 @@ class _Compiler:
             if isinstance(call.operation, keras.Layer):
                 dtypes.add(call.operation.compute_dtype)
         if dtypes - {"float32"} and dtypes - {"float64"}:
-            raise NotInNumpyError(
-                f"it computes with {', '.join(sorted(dtypes))}: NumPy takes one of floats"
-            )
+            raise NotInNumpyError(f"its dtypes are {', '.join(sorted(dtypes))}: one of floats was expected")
         if dtypes == {"float64"} and keras.backend.backend() != "tensorflow":
             raise NotInNumpyError("Keras computes with float32 where a model says float64 on this backend")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 from keras import ops, tree
 
@@ -166,10 +167,12 @@ def _on_torch(model: keras.Model, signature: Signature) -> Run:
 
     function, device = _with_constants(model, signature), get_device()
 
+    kinds: list[Any] = []
+
     class Module(torch.nn.Module):
         def forward(self, *tensors: Any) -> tuple:
-            # NumPy has no bfloat16.
             found = function(*tensors)
+            kinds[:] = [ml_dtypes.bfloat16 if y.dtype is torch.bfloat16 else None for y in found]
             return tuple(y.float() if y.dtype is torch.bfloat16 else y for y in found)
 
     def tensors_of(arrays: Sequence[np.ndarray]) -> list:
@@ -186,7 +189,10 @@ def _on_torch(model: keras.Model, signature: Signature) -> Run:
         with torch.inference_mode():
             return [np.array(y.cpu().numpy()) for y in traced(*tensors_of(arrays))]
 
-    return run
+    if not any(kinds):
+        return run
+    # PyTorch makes no arrays of bfloat16, Keras does.
+    return lambda arrays: [y.astype(kind or y.dtype) for y, kind in zip(run(arrays), kinds, strict=True)]
 
 
 # -- exported files -------------------------------------------------------------------------------------
