@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 try:
     import numpy as np
+    from scipy.stats import ttest_1samp
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 except ImportError as error:
@@ -88,8 +89,7 @@ def cell(row, column, spec):
 def verdict(rows, column, name, spec, *, lowest=False):
     """Print which row is best, and which others the seeds cannot tell from it.
 
-    Rows share their seeds. They are told apart where the mean of the differences, seed by seed, is more
-    than two of its standard errors.
+    Rows share their seeds: it is a paired t-test, each row against the best.
     """
     # As losses: a network that diverged is the worst.
     sign = 1 if lowest else -1
@@ -107,6 +107,7 @@ def verdict(rows, column, name, spec, *, lowest=False):
 
 
 def apart(differences):
-    if not np.isfinite(differences).all():
+    """Whether a mean difference as large as this would be chance in less than one case of 20."""
+    if not np.isfinite(differences).all():  # infinitely worse
         return True
-    return differences.mean() > 2 * differences.std(ddof=1) / np.sqrt(len(differences))
+    return np.ptp(differences) == 0 != differences[0] or ttest_1samp(differences, 0).pvalue < 0.05
