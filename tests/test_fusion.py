@@ -952,7 +952,7 @@ def test_a_saved_model_computes_the_same(exported, tmp_path):
 
 
 def test_an_onnx_file_computes_the_same(exported, tmp_path):
-    for needed in {"tensorflow": ["tf2onnx"], "jax": ["jax2onnx"], "torch": ["onnxscript"]}[BACKEND]:
+    for needed in {"tensorflow": ["tf2onnx"], "jax": ["jax2onnx"], "torch": ["onnx"]}[BACKEND]:
         pytest.importorskip(needed)
     runtime = pytest.importorskip("onnxruntime")
     fused, x, expected = exported
