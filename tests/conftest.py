@@ -14,6 +14,7 @@ _CACHE = {
 
 
 def pytest_configure(config):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores: threads that wait spin
     if os.environ.get("KERAS_BACKEND") != "jax" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return  # in a worker it is that of the process that started it
     folder = tempfile.mkdtemp()
