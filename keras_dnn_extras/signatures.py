@@ -85,7 +85,8 @@ def _fixed(tensor: Any, rows: int, model: keras.Model) -> tuple[int, ...]:
             "Expected the inputs to have a fixed shape but for the batch. Rebuild the model with a "
             f"`keras.Input` that has all lengths. {received}"
         )
-    if shape[0] not in (None, rows):
+    # Keras builds a sequential model for the first batch that it sees, and takes others all the same.
+    if shape[0] not in (None, rows) and not isinstance(model, keras.Sequential):
         raise ValueError(
             f"The model takes batches of {shape[0]}. Pass `batch_size={shape[0]}`, or rebuild it without. "
             f"{received}, batch_size={rows}"

@@ -54,7 +54,7 @@ def nested_both():
     return keras.Sequential([keras.Input((FEATURES,)), encoder, decoder])
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_dense_transpose")
 class Subclassed(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

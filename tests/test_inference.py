@@ -653,6 +653,16 @@ def test_a_model_that_was_built_of_a_fixed_batch_is_compiled_for_it():
     assert fast(np.ones((3, 2), "float32")).shape == (3, 2)
 
 
+def test_a_sequential_model_is_not_fixed_to_the_batch_that_it_was_built_by():
+    model = keras.Sequential([L.Dense(4, "elu"), L.BatchNormalization(), L.Reshape((2, 2)), L.Dense(2)])
+    model.compile("sgd", "mse")
+    model.fit(np.ones((6, 3)), np.ones((6, 2, 2)), batch_size=6, verbose=0)
+    x = np.arange(6, dtype="float32").reshape(2, 3)
+    for rows in (1, 2):
+        fast = kdx.compile_for_inference(model, batch_size=rows)
+        assert_close(fast(x[:rows]), of_keras(model, x[:rows]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "told"),
     [

@@ -66,7 +66,12 @@ def test_the_table_has_a_row_for_each_kernel_and_one_for_all():
 
 def test_kernels_of_nested_models_of_wrappers_and_of_all_kinds():
     body = keras.Sequential(
-        [keras.Input((4, 3)), L.Bidirectional(L.GRU(2), name="both"), L.BatchNormalization(), L.PReLU()],
+        [
+            keras.Input((4, 3)),
+            L.Bidirectional(L.GRU(2, name="gru"), name="both"),
+            L.BatchNormalization(),
+            L.PReLU(),
+        ],
         name="body",
     )
     inputs = keras.Input((4,), dtype="int32")
