@@ -185,6 +185,9 @@ def _compared(model: keras.Model, census: Census, plan: Plan, copy: Copy) -> tup
             model,
         )
         outputs = len(values) - len(probed)
+        unseen = [fold for fold, found in zip(probed, errors[outputs:], strict=True) if np.isnan(found)]
+        if unseen:
+            return error, _refused(unseen, np.nan)
         for fold, found, limit in zip(probed, errors[outputs:], bound[outputs:], strict=True):
             if not found <= limit:
                 return error, _refused([fold], found)

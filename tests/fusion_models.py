@@ -19,7 +19,7 @@ def randomized(model, seed=0):
             shape, name = tuple(variable.shape), variable.name
             if "float" not in keras.backend.standardize_dtype(variable.dtype):
                 continue
-            if norm and name == "moving_variance":
+            if name.endswith("variance"):
                 value = rng.uniform(0.5, 2.0, shape)
             elif norm and name == "gamma":
                 value = rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 0, 1], shape, p=[0.4, 0.2, 0.4])

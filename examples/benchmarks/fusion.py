@@ -88,7 +88,7 @@ def network(name):
 def random_weight(variable, rng):
     """Return random values that keep what goes through a deep network in bounds."""
     shape, name = tuple(variable.shape), variable.name
-    if name == "moving_variance":
+    if name.endswith("variance"):
         return rng.uniform(0.5, 2.0, shape)
     if name == "gamma":
         return rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 0, 1], shape, p=[0.4, 0.2, 0.4])
