@@ -220,7 +220,7 @@ def _check_installed(*modules: str) -> None:
 def _on_onnxruntime(model: keras.Model, signature: Signature) -> Run:
     exporter = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnxscript"}
     _check_installed("onnxruntime", "onnx", exporter[keras.backend.backend()])
-    import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+    import onnxruntime
 
     content = _exported(model, signature, ".onnx", "onnx")
     options = onnxruntime.SessionOptions()
@@ -235,9 +235,7 @@ def _on_onnxruntime(model: keras.Model, signature: Signature) -> Run:
 def _on_litert(model: keras.Model, signature: Signature) -> Run:
     exporter = {"torch": ["litert_torch"]}.get(keras.backend.backend(), [])
     _check_installed("ai_edge_litert", *exporter)
-    from ai_edge_litert.interpreter import (  # type: ignore[import-not-found, unused-ignore]
-        Interpreter,
-    )
+    from ai_edge_litert.interpreter import Interpreter
 
     content = _exported(model, signature, ".tflite", "litert")
     names = [tensor.name for tensor in model.inputs]
