@@ -635,7 +635,7 @@ REFUSED = {
     "is not built": lambda: keras.Sequential([L.Dense(2)]),
     "fixed shape but for the batch": lambda: functional(L.GlobalMaxPooling1D(), (None, 2)),
     "Pass `batch_size=3`": lambda: functional(L.Dense(2), batch_shape=(3, 2)),
-    "dtype string": lambda: functional(lambda x: x, (2,), dtype="string"),
+    "dtype string": lambda: functional(L.Reshape((2, 1)), (2,), dtype="string"),
     "dtype bfloat16": lambda: functional(L.ReLU(), (2,), dtype="bfloat16"),
 }
 if BACKEND != "torch":

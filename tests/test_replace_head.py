@@ -128,13 +128,24 @@ def test_what_was_adapted_is_copied():
     np.testing.assert_allclose(new.predict(x, verbose=0), expected, atol=1e-5)
 
 
+def keras_loads(layer, tmp_path):
+    keras.Sequential([keras.Input((), dtype="string"), layer]).save(tmp_path / "model.keras")
+    try:
+        keras.saving.load_model(tmp_path / "model.keras")
+    except ValueError:  # up to Keras 3.13
+        return False
+    return True
+
+
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="has no strings")
 @pytest.mark.parametrize("mode", ["multi_hot", "tf_idf"])
-def test_a_vocabulary_is_copied(mode):
+def test_a_vocabulary_is_copied(mode, tmp_path):
     import tensorflow as tf
 
     words = L.TextVectorization(output_mode=mode)
     words.adapt(["a b", "b c c"])
+    if mode == "tf_idf" and not keras_loads(words, tmp_path):
+        pytest.skip("this version of Keras cannot load such a layer itself")
     model = keras.Sequential([keras.Input((), dtype="string"), words, L.Dense(2)])
     new = kdx.replace_head(model, L.Identity())
     x = tf.constant(["a c", "b d b"])
