@@ -132,7 +132,7 @@ def keras_loads(layer, tmp_path):
     keras.Sequential([keras.Input((), dtype="string"), layer]).save(tmp_path / "model.keras")
     try:
         keras.saving.load_model(tmp_path / "model.keras")
-    except ValueError:  # up to Keras 3.13
+    except ValueError:  # as with Keras 3.13
         return False
     return True
 
