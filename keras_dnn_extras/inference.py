@@ -118,7 +118,8 @@ def compile_for_inference(
 
     Each engine is compared with `model` on random inputs, as far as rounding allows, and warmed up. Engines
     take turns while they are measured. The weights are those of the time of compiling: neither
-    training `model` later nor calls of the result change the other.
+    training `model` later nor calls of the result change the other. Some engines look whether indices, as
+    into an `Embedding`, are in range, and others do not.
 
     Args:
         model: a Keras model that is built; functional and sequential models are fused, others are compiled
@@ -153,6 +154,8 @@ def compile_for_inference(
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
     check_positive("batch_size", batch_size, Integral)
+    if not isinstance(engine, str):
+        raise TypeError(f"Expected `engine` to be a string. Received: engine={engine!r}")
     if engine not in ("auto", *ENGINES):
         names = ", ".join(f'"{name}"' for name in ("auto", *ENGINES))
         raise ValueError(f"Expected `engine` to be one of {names}. Received: engine={engine!r}")

@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from keras_dnn_extras.arguments import check_bool, check_number, check_positive
@@ -153,14 +155,20 @@ def pretrain_autoencoder(
     _check_reconstruction(encoder, tied, noise)
     check_positive("epochs", epochs, Integral)
     check_bool("greedy", greedy)
-    _check_fit_arguments(x, greedy, fit_arguments)
+    _check_data(x)
+    _check_loss(loss)
+    keras.activations.get(output_activation)
+    _check_fit_arguments(fit_arguments)
+    _check_reconstruction_arguments(x, greedy, fit_arguments)
+    optimizers = _Optimizers(optimizer)
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     _check_encoder_built(encoder)
     chain = _chain(encoder, tied, noise)
     blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
     if not blocks or not _trained(blocks[0]):
         raise _all_frozen(encoder)
-    optimizers, transposed = _Optimizers(optimizer), DenseTranspose if tied else None
+    transposed = DenseTranspose if tied else None
+    weighted = _with_targets(x, fit_arguments)
     histories = []
     for i, block in enumerate(blocks):
         first = block[0] is chain.core[0]
@@ -172,7 +180,7 @@ def pretrain_autoencoder(
                 activation = output_activation if first else None
                 trainer = Reconstruction(encoder, as_it_was, chain, block, transposed, noise, activation)
                 _compile(trainer, optimizers.fresh(), loss if first else "mse", fit_arguments)
-            histories.append(_fit(trainer, x, None, epochs, fit_arguments))
+            histories.append(_fit(trainer, x, epochs=epochs, **weighted))
     return _merged(encoder, histories) if greedy else _of(encoder, histories[0])
 
 
@@ -238,6 +246,9 @@ def pretrain_auxiliary(
         raise TypeError(
             f"Expected `head` to be a layer, a list of layers or a model. Received: head={head!r}"
         )
+    _check_data(x)
+    _check_loss(loss)
+    _check_fit_arguments(fit_arguments)
     optimizers = _Optimizers(optimizer)
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     if not encoder.trainable_variables:
@@ -246,7 +257,7 @@ def pretrain_auxiliary(
         trainer = UnderHead(encoder, heads)
         x = built(trainer, x, fit_arguments.get("batch_size") or 32)
         _compile(trainer, optimizers.fresh(), loss, fit_arguments)
-    return _of(encoder, _fit(trainer, x, y, epochs, fit_arguments))
+    return _of(encoder, _fit(trainer, x, y, epochs=epochs, **fit_arguments))
 
 
 class _Optimizers:
@@ -266,9 +277,27 @@ def _compile(trainer: keras.Model, optimizer: Any, loss: Any, fit_arguments: dic
     trainer.compile(optimizer, loss, **given)
 
 
-def _fit(trainer: keras.Model, x: Any, y: Any, epochs: int, fit_arguments: dict[str, Any]) -> Any:
+def _fit(trainer: keras.Model, x: Any, y: Any = None, **fit_arguments: Any) -> Any:
     given = {name: value for name, value in fit_arguments.items() if name not in _OF_COMPILE}
-    return trainer.fit(x, y, epochs=epochs, **given)
+    return trainer.fit(x, y, **given)
+
+
+def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `fit` with targets, all zero and looked at by nobody, beside sample weights.
+
+    Keras drops the weights of arrays that have no targets, without a word.
+    """
+    given = dict(fit_arguments)
+    if given.get("sample_weight") is not None:
+        given["y"] = np.zeros(len(tree.flatten(x)[0]))
+    validation = given.get("validation_data")
+    if isinstance(validation, (list, tuple)) and len(validation) == 3 and validation[1] is None:
+        given["validation_data"] = (
+            validation[0],
+            np.zeros(len(tree.flatten(validation[0])[0])),
+            validation[2],
+        )
+    return given
 
 
 def _of(encoder: keras.Model, history: keras.callbacks.History) -> keras.callbacks.History:
@@ -361,11 +390,35 @@ def _check_encoder_built(encoder: keras.Model) -> None:
         )
 
 
-def _check_fit_arguments(x: Any, greedy: bool, fit_arguments: dict[str, Any]) -> None:
-    if "y" in fit_arguments:
-        raise TypeError(
-            "The data is its own target. Leave `y` out, or call `pretrain_auxiliary`. Received: y=..."
-        )
+def _check_data(x: Any) -> None:
+    if x is None:
+        raise TypeError("Expected `x` to be data: arrays, a dataset or a generator. Received: x=None")
+    shapes = [array.shape for array in tree.flatten(x) if isinstance(array, np.ndarray)]
+    if any(shape[:1] == (0,) for shape in shapes):
+        raise ValueError(f"Expected `x` to have at least one row. Received: x of shape {shapes[0]}")
+
+
+def _check_loss(loss: Any) -> None:
+    if loss is None:
+        raise ValueError("Expected `loss` to be one, as in `compile`. Received: loss=None")
+    if isinstance(loss, str):
+        keras.losses.get(loss)
+
+
+def _check_fit_arguments(fit_arguments: dict[str, Any]) -> None:
+    known = {*inspect.signature(keras.Model.fit).parameters, *_OF_COMPILE}
+    unknown = [name for name in fit_arguments if name not in known]
+    if unknown:
+        raise TypeError(f"`fit` has no argument {unknown[0]!r}. Received: {unknown[0]}=...")
+
+
+def _check_reconstruction_arguments(x: Any, greedy: bool, fit_arguments: dict[str, Any]) -> None:
+    for name in ("y", "class_weight"):
+        if fit_arguments.get(name) is not None:
+            raise TypeError(
+                f"The data is its own target. Leave `{name}` out, or call `pretrain_auxiliary`. "
+                f"Received: {name}=..."
+            )
     callbacks = tree.flatten(fit_arguments.get("callbacks"))
     if greedy and any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
         raise ValueError(

@@ -15,7 +15,7 @@ from keras_dnn_extras.schedules import OneCycle
 
 _DROPOUTS = {"AlphaDropout": keras.layers.AlphaDropout, "MCDropout": MCDropout}
 _TASKS = ("classification", "regression")
-_CONSTANT = 1e-6  # a standard deviation over the mean below which a feature differs by rounding alone
+_CONSTANT = 2.0**-24  # a standard deviation over the mean below which float32 has one number for all
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def _checked_units(hidden_units: Any) -> tuple[int, ...]:
 
 
 def _checked_sizes(name: str, sizes: Any, expected: str) -> tuple[int, ...]:
-    if not isinstance(sizes, (list, tuple, np.ndarray)):
+    if not isinstance(sizes, (list, tuple, np.ndarray)) or np.ndim(sizes) == 0:
         raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={sizes!r}")
     if len(sizes) == 0:
         raise ValueError(f"Expected `{name}` to have at least one entry. Received: {name}={sizes!r}")
@@ -366,7 +366,13 @@ def _checked_sizes(name: str, sizes: Any, expected: str) -> tuple[int, ...]:
 
 def _checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return `inputs` in float64."""
-    given = keras.ops.convert_to_numpy(inputs) if keras.ops.is_tensor(inputs) else np.asarray(inputs)
+    try:
+        given = keras.ops.convert_to_numpy(inputs) if keras.ops.is_tensor(inputs) else np.asarray(inputs)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(
+            f"Expected `inputs` to be an array of shape (n, {', '.join(map(str, shape))}). "
+            f"Received: inputs={inputs!r}"
+        ) from error
     if given.dtype.kind not in "biuf" and "float" not in given.dtype.name:  # bfloat16 is of no such kind
         raise ValueError(
             f"Expected `inputs` to be an array of numbers. Received: inputs of dtype {given.dtype}"
@@ -377,6 +383,13 @@ def _checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
             f"Received: inputs of shape {given.shape}"
         )
     sample = given.astype("float64")
+    with np.errstate(over="ignore"):
+        is_large = not np.isfinite((sample.astype("float32") ** 2).sum())
+    if is_large and np.isfinite(sample).all():
+        raise ValueError(
+            "Expected the variance of `inputs` to be a number of float32. Scale the features down first. "
+            f"Received: inputs as large as {np.abs(sample).max():.1e}"
+        )
     if not np.isfinite(sample).all():
         raise ValueError(
             "Expected `inputs` to be finite. Replace what is missing first. Received: inputs with "

@@ -117,7 +117,7 @@ def _flattener(signature: Signature) -> Callable[[Any], list[np.ndarray]]:
         if not isinstance(x, np.ndarray):
             raise ValueError(
                 f"Expected {names[place]} to be a NumPy array. Pass `np.asarray({names[place]}, "
-                f'"{dtype}")`. Received: {type(x).__name__}'
+                f'"{dtype}")`. Received: {names[place]}={type(x).__name__}'
             )
         if x.shape != shape:
             raise ValueError(
@@ -162,7 +162,7 @@ def _flattener_of_several(signature: Signature, check: Callable) -> Callable:
         else:
             told = tree.map_structure(lambda _: "array", structure)
             raise ValueError(
-                f"Expected arrays in the structure of the model's inputs: {told}. Received: {_told(x)}"
+                f"Expected arrays in the structure of the model's inputs: {told}. Received: x={_told(x)}"
             )
         for place, array in enumerate(arrays):
             check(array, place)

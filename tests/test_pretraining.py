@@ -532,6 +532,25 @@ def test_what_has_no_mirror_image_is_an_error_that_names_the_layer(make, told):
         kdx.build_autoencoder(make())
 
 
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: [x]])
+def test_sample_weights_of_arrays_weigh_the_rows(pack):
+    """The mean of `weight * error` over the rows, of an encoder that does not move."""
+    rng = np.random.default_rng(0)
+    kernel, x, weights = rng.normal(size=(4, 2)), rng.normal(size=(8, 4)), rng.uniform(size=8)
+    errors = np.mean((x - x @ kernel @ kernel.T) ** 2, axis=1)
+    found = pretrain(
+        linear(kernel),
+        pack(x),
+        tied=True,
+        optimizer=keras.optimizers.SGD(0.0),
+        sample_weight=weights,
+        validation_data=(x, None, 2 * weights),
+    )
+    expected = np.mean(weights * errors)
+    assert found["loss"] == pytest.approx([expected], rel=1e-5)
+    assert found["val_loss"] == pytest.approx([2 * expected], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "told"),
     [
@@ -542,6 +561,11 @@ def test_what_has_no_mirror_image_is_an_error_that_names_the_layer(make, told):
         ({"noise": 2.0}, ValueError, "noise"),
         ({"noise": "much"}, TypeError, "noise"),
         ({"y": np.ones(24)}, TypeError, "its own target"),
+        ({"class_weight": {0: 1.0}}, TypeError, "class_weight"),
+        ({"loss": None}, ValueError, "loss=None"),
+        ({"loss": "lossy"}, ValueError, "lossy"),
+        ({"output_activation": "active"}, ValueError, "active"),
+        ({"x": np.ones((0, FEATURES))}, ValueError, "at least one row"),
         ({"bathc_size": 3}, TypeError, "bathc_size"),
         ({"optimizer": "adamant"}, ValueError, "adamant"),
         (
@@ -559,6 +583,16 @@ def test_wrong_arguments_are_errors_and_change_nothing(settings, error, told):
         pretrain(model, settings.pop("x", None), **settings)
     assert_same(values(model.weights), before)
     assert [found.trainable for found in model._flatten_layers()] == flags
+
+
+def test_an_unbuilt_encoder_is_not_built_by_a_call_that_fails():
+    model = keras.Sequential([L.Dense(2)])
+    for settings in ({"optimizer": "adamant"}, {"loss": "lossy"}, {"bathc_size": 3}):
+        with pytest.raises((TypeError, ValueError)):
+            pretrain(model, np.ones((8, 3)), **settings)
+    with pytest.raises(TypeError, match="x=None"):
+        kdx.pretrain_autoencoder(model, None, epochs=1)
+    assert not model.built
 
 
 def test_what_cannot_be_tied_frozen_or_made_noisy_is_an_error():

@@ -166,6 +166,18 @@ def test_a_feature_that_is_constant_in_the_sample_does_not_explode_later(constan
     assert other - same_value == pytest.approx(1, abs=0.07)
 
 
+def test_a_feature_that_varies_little_beside_its_mean_is_standardized():
+    """Times within an hour, in seconds since 1970: float32 has steps of 128 there."""
+    sample = 1.7e9 + np.random.default_rng(0).uniform(0, 3600, size=(500, 1))
+    found = keras.ops.convert_to_numpy(kdx.dnn(1, [4], 2, inputs=sample).layers[0](sample))
+    assert np.abs(found).max() < 2.5  # sqrt(3), and a step of 128 over a deviation of 1039, and rounding
+
+
+def test_a_sample_that_float32_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"Scale the features down.*inputs as large as"):
+        kdx.dnn(2, [4], 2, inputs=np.float64([[1e20, 0.0], [-1e20, 1.0]]))
+
+
 @pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "float16", "float64"])
 def test_samples_of_any_number_type(dtype):
     sample = np.random.default_rng(0).integers(0, 2, size=(30, 3)).astype(dtype)
