@@ -289,15 +289,15 @@ def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
     """
     given = dict(fit_arguments)
     if given.get("sample_weight") is not None:
-        given["y"] = np.zeros(len(tree.flatten(x)[0]))
+        given["y"] = _zeros(x)
     validation = given.get("validation_data")
     if isinstance(validation, (list, tuple)) and len(validation) == 3 and validation[1] is None:
-        given["validation_data"] = (
-            validation[0],
-            np.zeros(len(tree.flatten(validation[0])[0])),
-            validation[2],
-        )
+        given["validation_data"] = (validation[0], _zeros(validation[0]), validation[2])
     return given
+
+
+def _zeros(x: Any) -> np.ndarray:
+    return np.zeros(len(tree.flatten(x)[0]))
 
 
 def _of(encoder: keras.Model, history: keras.callbacks.History) -> keras.callbacks.History:

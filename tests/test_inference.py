@@ -477,10 +477,10 @@ WRONG = {
     r"Pass `x.astype\(\"float32\"\)`. Received: x.dtype=float64": X.astype("float64"),
     "Received: x.dtype=int64": X.astype("int64"),
     "Received: x.dtype=>f4": X.astype(">f4"),
-    r"Pass `np.asarray\(x, \"float32\"\)`. Received: list": X.tolist(),
-    "Received: NoneType": None,
-    "Received: dict": {"x": X},
-    "Received: tuple": (X, X),
+    r"Pass `np.asarray\(x, \"float32\"\)`. Received: x=list": X.tolist(),
+    "Received: x=NoneType": None,
+    "Received: x=dict": {"x": X},
+    "Received: x=tuple": (X, X),
 }
 
 
