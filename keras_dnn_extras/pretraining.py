@@ -134,8 +134,8 @@ def pretrain_autoencoder(
         its number, from 0, for each epoch.
 
     Raises:
-        ValueError: as in `build_autoencoder`; all layers are frozen; `greedy=True` with `BackupAndRestore`,
-            which would mistake one layer for the other, or with a generator that ends.
+        ValueError: as in `build_autoencoder` and `pretrain_auxiliary`; `greedy=True` with
+            `BackupAndRestore`, which would mistake one layer for the other, or with a generator that ends.
         TypeError: an argument is of the wrong type.
 
     Example:
@@ -219,7 +219,7 @@ def pretrain_auxiliary(
         The `History`.
 
     Raises:
-        ValueError: all layers of `encoder` are frozen.
+        ValueError: all layers of `encoder` are frozen; `x` has no rows; `loss` is None or not known.
         TypeError: an argument is of the wrong type.
 
     Example:
@@ -288,7 +288,8 @@ def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
     Keras drops the weights of arrays that have no targets, without a word.
     """
     given = dict(fit_arguments)
-    if given.get("sample_weight") is not None:
+    is_arrays = all(hasattr(array, "shape") for array in tree.flatten(x))
+    if given.get("sample_weight") is not None and is_arrays:  # `fit` refuses them beside a dataset
         given["y"] = _zeros(x)
     validation = given.get("validation_data")
     if isinstance(validation, (list, tuple)) and len(validation) == 3 and validation[1] is None:

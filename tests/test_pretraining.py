@@ -563,6 +563,7 @@ def test_sample_weights_of_arrays_weigh_the_rows(pack):
         ({"y": np.ones(24)}, TypeError, "its own target"),
         ({"class_weight": {0: 1.0}}, TypeError, "class_weight"),
         ({"loss": None}, ValueError, "loss=None"),
+        ({"x": (batch for batch in [data()]), "sample_weight": np.ones(24)}, ValueError, "sample_weight"),
         ({"loss": "lossy"}, ValueError, "lossy"),
         ({"output_activation": "active"}, ValueError, "active"),
         ({"x": np.ones((0, FEATURES))}, ValueError, "at least one row"),

@@ -173,6 +173,12 @@ def test_a_feature_that_varies_little_beside_its_mean_is_standardized():
     assert np.abs(found).max() < 2.5  # sqrt(3), and a step of 128 over a deviation of 1039, and rounding
 
 
+def test_large_samples_of_large_numbers_are_standardized_as_long_as_their_variance_is_a_float32():
+    sample = np.repeat([[1e18], [-1e18]], 500, axis=0)  # the sum of the squares is none
+    found = keras.ops.convert_to_numpy(kdx.dnn(1, [4], 2, inputs=sample).layers[0](sample))
+    assert found.std() == pytest.approx(1, abs=1e-5)
+
+
 def test_a_sample_that_float32_cannot_hold_is_refused():
     with pytest.raises(ValueError, match=r"Scale the features down.*inputs as large as"):
         kdx.dnn(2, [4], 2, inputs=np.float64([[1e20, 0.0], [-1e20, 1.0]]))
