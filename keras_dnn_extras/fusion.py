@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras import equivalence
+from keras_dnn_extras.arguments import counted
 from keras_dnn_extras.fold_planning import Fold, Plan
 from keras_dnn_extras.rebuilding import Copy, rebuilt
 from keras_dnn_extras.surgery import functional_of
@@ -67,8 +68,9 @@ class FusionReport:
         lines = [f"{name:<{width}}  {what}" for name, what in rows]
         total = len(self.fused) + len(self.kept)
         lines.append(
-            f"{len(self.fused)} of {total} batch normalizations folded, {len(self.removed)} other layers "
-            f"removed, largest relative error {self.max_relative_error:.1e}"
+            f"{len(self.fused)} of {total} batch normalizations folded, "
+            f"{counted(len(self.removed), 'other layer')} removed, largest relative error "
+            f"{self.max_relative_error:.1e}"
         )
         return "\n".join(lines)
 

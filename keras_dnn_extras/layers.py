@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras.arguments import counted
+
 
 def layers_by_path(model: keras.Model, *, nested_models: bool = False) -> dict[str, keras.layers.Layer]:
     """Return the layers of `model` from the first to the last, those of nested models by `outer/inner`.
@@ -106,7 +108,7 @@ def _by_index(model: keras.Model, index: Any, name: str) -> list[keras.layers.La
     found = found if isinstance(found, list) else [found]
     if not found:
         raise ValueError(
-            f"The model has {len(model.layers)} layers, none of them at this place. "
+            f"The model has {counted(len(model.layers), 'layer')}, none of them at this place. "
             f"Received: {name}={index!r}"
         )
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops, tree
 from keras.src.models.functional import Functional
 
-from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose
+from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose, counted
 from keras_dnn_extras.batches import batches, number_of_batches, with_first
 from keras_dnn_extras.compiled import compiled
 from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropout_layers
@@ -217,8 +217,8 @@ def _sampled_until(tolerance: float, most: int, parts: list["_Part"], bar: Any) 
         bar.update(len(parts), [("standard error", error)], finalize=False)
     if not error < tolerance:
         warnings.warn(
-            f"The largest standard error after {count} samples is {error:.3g}, not below `tolerance` "
-            f"{tolerance:g}. Raise `max_samples` or the tolerance.",
+            f"The largest standard error after {counted(count, 'sample')} is {error:.3g}, not below "
+            f"`tolerance` {tolerance:g}. Raise `max_samples` or the tolerance.",
             stacklevel=3,
         )
     return [part.finished() for part in parts]

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras.arguments import check_number, check_positive
+from keras_dnn_extras.arguments import check_number, check_positive, counted
 from keras_dnn_extras.mc_dropout import MCDropout
 from keras_dnn_extras.schedules import OneCycle
 
@@ -386,7 +386,7 @@ def _checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(sample).all():
         raise ValueError(
             "Expected `inputs` to be finite. Replace what is missing first. Received: inputs with "
-            f"{np.sum(~np.isfinite(sample))} values that are NaN or infinite"
+            f"NaN or infinity in {counted(int(np.sum(~np.isfinite(sample))), 'place')}"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         fits = np.isfinite(sample.var(axis=0).astype("float32")).all()

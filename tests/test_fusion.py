@@ -899,7 +899,7 @@ def test_the_report_is_a_table():
     lines = str(report).splitlines()
     assert lines[0].split() == ["bn", "backward", "into", "dense"]
     assert lines[1].split() == ["drop", "removed"]
-    assert lines[2].startswith("1 of 1 batch normalizations folded, 1 other layers removed")
+    assert lines[2].startswith("1 of 1 batch normalizations folded, 1 other layer removed")
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.fused = []
 
