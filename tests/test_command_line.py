@@ -126,7 +126,7 @@ def test_a_damaged_config_is_an_exit_status_of_2_and_a_line(damage, source, tmp_
 
 @pytest.mark.parametrize(
     ("suffix", "begin", "length"),
-    [(".keras", 0.0, 50), (".keras", 0.5, 50), (".keras", 0.9, 9999), (".h5", 0, 9)],
+    [(".keras", 0.0, 400), (".keras", 0.5, 50), (".keras", 0.9, 9999), (".h5", 0, 9)],
 )
 def test_wrong_and_missing_bytes_are_an_exit_status_of_2(suffix, begin, length, source, tmp_path, capsys):
     path, target = source.with_name(f"wrong{suffix}"), tmp_path / "out.keras"
