@@ -8,6 +8,7 @@ import keras
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
+from keras_dnn_extras.layers import counted
 from keras_dnn_extras.optimizer_state import value_on_host
 from keras_dnn_extras.rebuilding import copy_adapted
 
@@ -46,7 +47,7 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
         ) from error
     if model.built and len(copy.weights) != len(model.weights):
         raise ValueError(
-            f"The copy of the model has {len(copy.weights)} weights, the model has {len(model.weights)}: "
+            f"The copy of the model has {counted(len(copy.weights), 'weight')}, not {len(model.weights)}: "
             "a layer is shared between nested models, or is made by the first call. Share it in one model, "
             f"or make it in `__init__`{instead}. Received: model={model}"
         )
