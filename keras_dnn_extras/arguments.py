@@ -22,8 +22,20 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, kind):
         expected = "a number" if kind is Real else "an int"
         raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+    if kind is Real:
+        _check_float(name, value)
     if not holds(value):
         raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+
+
+def _check_float(name: str, value: Any) -> None:
+    try:
+        float(value)
+    except OverflowError as error:  # of an int of more than 308 digits, which may be too many to print
+        raise ValueError(
+            f"Expected `{name}` to be at most {np.finfo('float64').max:.2g}, the largest float. "
+            f"Received: {name} of the type {type(value).__name__}, and larger"
+        ) from error
 
 
 def check_positive(name: str, value: Any, kind: type = Real) -> None:
@@ -67,3 +79,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def counted(count: int, noun: str) -> str:
+    """Return the `count` and the noun, as in "1 batch" and "2 batches"."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'ch', 'x')) else 's'}"
