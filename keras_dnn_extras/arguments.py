@@ -79,10 +79,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def counted(count: int, noun: str) -> str:
-    """Return the `count` and the noun, as in "1 batch" and "2 batches"."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'ch', 'x')) else 's'}"

@@ -8,9 +8,9 @@ import keras
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
-from keras_dnn_extras.layers import counted
 from keras_dnn_extras.optimizer_state import value_on_host
 from keras_dnn_extras.rebuilding import copy_adapted
+from keras_dnn_extras.wording import counted
 
 
 def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras.wording import counted
+
 _KINDS = _LAYER, _MODEL, _INNER = "layer", "nested model", "inner layer"
 
 
@@ -166,11 +168,6 @@ def _check_slice(index: slice, name: str) -> None:
         raise ValueError(
             f"Expected the step of a slice in `{name}` not to be 0. Received: {name}={index!r}"
         )
-
-
-def counted(number: int, noun: str) -> str:
-    """Return the number with its noun, as in "1 layer" and "2 layers"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def near(name: str, paths: Any) -> str:

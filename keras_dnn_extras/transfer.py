@@ -8,11 +8,12 @@ import keras
 
 from keras_dnn_extras.arguments import check_bool, positive_float
 from keras_dnn_extras.copying import copied
-from keras_dnn_extras.layers import chosen_layers, counted, layers_by_path, near
+from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
 from keras_dnn_extras.model_state import check_recompilable, recompile
 from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.trainable import set_trainable, to_unfreeze, within
 from keras_dnn_extras.undoing import trained_as_before_on_error, unconnected_on_error
+from keras_dnn_extras.wording import counted
 
 
 def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
