@@ -1,9 +1,11 @@
 """Arguments of public classes and functions: checked in Keras's words, and told in configs."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
+import keras
 import numpy as np
 
 PACKAGE = "keras_dnn_extras"  # the name that classes are registered under: part of the file format
@@ -42,6 +44,20 @@ def check_positive(name: str, value: Any, kind: type = Real) -> None:
     check_number(name, value, expected, lambda v: 0 < v < float("inf"), kind)
 
 
+def positive_float(name: str, value: Any) -> float:
+    """Return `value` as a float; raise unless it is one number, positive and finite.
+
+    Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
+    """
+    if isinstance(value, Decimal):
+        value = float(value)
+    elif not isinstance(value, Real) and tuple(getattr(value, "shape", (None,))) == ():
+        is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
+        value = (keras.ops.convert_to_numpy(value) if is_tensor else np.asarray(value)).item()
+    check_positive(name, value)
+    return float(value)
+
+
 def check_bool(name: str, value: Any) -> None:
     """Raise unless `value` is True or False."""
     if not isinstance(value, bool):
@@ -63,10 +79,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def counted(count: int, noun: str) -> str:
-    """Return the `count` and the noun, as in "1 batch" and "2 batches"."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun}{'es' if noun.endswith(('s', 'ch', 'x')) else 's'}"

@@ -8,9 +8,9 @@ import keras
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
-from keras_dnn_extras.arguments import counted
 from keras_dnn_extras.optimizer_state import value_on_host
 from keras_dnn_extras.rebuilding import copy_adapted
+from keras_dnn_extras.wording import counted
 
 
 def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:
@@ -47,9 +47,9 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
         ) from error
     if model.built and len(copy.weights) != len(model.weights):
         raise ValueError(
-            f"The copy of the model has {counted(len(copy.weights), 'weight')}, the model has "
-            f"{len(model.weights)}: a layer is shared between nested models, or is made by the first call. "
-            f"Share it in one model, or make it in `__init__`{instead}. Received: model={model}"
+            f"The copy of the model has {counted(len(copy.weights), 'weight')}, not {len(model.weights)}: "
+            "a layer is shared between nested models, or is made by the first call. Share it in one model, "
+            f"or make it in `__init__`{instead}. Received: model={model}"
         )
     for new, old in zip(copy.weights, model.weights, strict=False):
         new.assign(value_on_host(old))

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from keras_dnn_extras.arguments import PACKAGE, check_bool, counted
+from keras_dnn_extras.arguments import PACKAGE, check_bool
 from keras_dnn_extras.tying import (
     is_loading,
     layers_before,
@@ -15,6 +15,7 @@ from keras_dnn_extras.tying import (
     shared_object,
     twins,
 )
+from keras_dnn_extras.wording import counted
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)

@@ -22,7 +22,6 @@ from keras_dnn_extras.arguments import (
     check_positive,
     check_verbose,
     config_of,
-    counted,
 )
 from keras_dnn_extras.model_state import built, rehearsal
 from keras_dnn_extras.optimizers import innermost_optimizer
@@ -30,6 +29,7 @@ from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.schedulers import ExponentialLR
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
+from keras_dnn_extras.wording import counted
 
 _SKIPPED = 50  # updates in a row that loss scaling may skip before it is given up
 # The training step has the learning rate in float32.

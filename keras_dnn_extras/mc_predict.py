@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops, tree
 from keras.src.models.functional import Functional
 
-from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose, counted
+from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose
 from keras_dnn_extras.batches import batches, number_of_batches, with_first
 from keras_dnn_extras.compiled import compiled
 from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropout_layers
@@ -23,6 +23,7 @@ from keras_dnn_extras.model_state import build
 from keras_dnn_extras.surgery import Call, Graph, Value, fill_in
 from keras_dnn_extras.thinned import Thinned
 from keras_dnn_extras.uncertainty import Moments, predictive_entropy
+from keras_dnn_extras.wording import counted
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
 _ROWS = 4096  # samples times inputs that go through the model at once: more gain nothing

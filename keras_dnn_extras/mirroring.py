@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_dnn_extras.arguments import counted
 from keras_dnn_extras.surgery import Call, Graph, values_of
+from keras_dnn_extras.wording import counted
 
 _CONVOLUTIONS = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D),

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras.arguments import check_number, check_positive, counted
+from keras_dnn_extras.arguments import check_number, check_positive
 from keras_dnn_extras.mc_dropout import MCDropout
 from keras_dnn_extras.schedules import OneCycle
+from keras_dnn_extras.wording import counted
 
 _DROPOUTS = {"AlphaDropout": keras.layers.AlphaDropout, "MCDropout": MCDropout}
 _TASKS = ("classification", "regression")

@@ -40,7 +40,8 @@ class Ring:
 
     def next_row(self) -> Any:
         """Return, in the step, which row is written next."""
-        return ops.mod(self._count.value, self._rows)
+        # Not `ops.mod`, which makes float32 of it on JAX where `floatx` is bfloat16 (keras issue 23703).
+        return self._count.value % self._rows
 
     def append(self, update: Any, *values: Any) -> None:
         """Write vectors, one after the other, as the next row of the first table, in the step.
@@ -48,7 +49,7 @@ class Ring:
         Args:
             update: the one that the row belongs to, an int32 tensor.
         """
-        tag = ops.reshape(ops.cast(ops.mod(update, _TAGS), "float32"), (1,))
+        tag = ops.reshape(ops.cast(update % _TAGS, "float32"), (1,))
         write_row(self._tables[0], self.next_row(), ops.concatenate([tag, *values]))
         self._count.assign(self._count.value + 1)
 

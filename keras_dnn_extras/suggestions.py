@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_dnn_extras.arguments import counted
+from keras_dnn_extras.wording import counted
 
 Floats = NDArray[np.float64]
 

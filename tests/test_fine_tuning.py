@@ -82,14 +82,14 @@ def test_each_phase_is_one_cycle_in_one_history():
     assert isinstance(history, keras.callbacks.History)
 
 
-def separate_optimizers(make, decay, rates):
+def separate_optimizers(make, decay, rates, frozen_updates=8):
     """Train as `fine_tune` should, in a plain loop with an optimizer for each layer."""
     model = compiled(unregularized, "sgd")
     for found in model._flatten_layers():
         found.trainable = True
     layer(model, "norm").trainable = False
     shares = {"head": 1.0, "second": decay, "first": decay**2}
-    begin = {"head": 0, "second": 8, "first": 8}
+    begin = {"head": 0, "second": frozen_updates, "first": frozen_updates}
     optimizers = {name: make() for name in shares}
     x, y = data()
     for update in range(16):
@@ -126,6 +126,17 @@ def test_layer_decay_equals_an_optimizer_for_each_layer_with_its_share_of_the_ra
     tune(model, layer_decay=0.5, learning_rate_divisor=2.0)
     rates = np.concatenate([kdx.OneCycle(peak, 8).curve(np.arange(8)) for peak in (0.1, 0.05)])
     expected = separate_optimizers(make, 0.5, rates)
+    for new, old in zip(values(model.weights), values(expected.weights), strict=True):
+        np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
+
+
+def test_each_share_of_the_rate_corrects_nadam_once_an_update(monkeypatch):
+    # Nadam multiplies one product for all weights: the layers of another share must not count it again.
+    monkeypatch.setattr("keras_dnn_extras.fine_tuning.FineTuneSchedule.driven_momenta", lambda *_: [])
+    model = compiled(unregularized, keras.optimizers.Nadam(0.1))
+    tune(model, frozen_epochs=0, layer_decay=0.5, learning_rate_divisor=1.0)
+    rates = kdx.OneCycle(0.1, 16).curve(np.arange(16))
+    expected = separate_optimizers(lambda: keras.optimizers.Nadam(0.1), 0.5, rates, frozen_updates=0)
     for new, old in zip(values(model.weights), values(expected.weights), strict=True):
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
