@@ -22,8 +22,7 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, kind):
         expected = "a number" if kind is Real else "an int"
         raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
-    if kind is Real:
-        _check_float(name, value)
+    _check_float(name, value)
     if not holds(value):
         raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
 

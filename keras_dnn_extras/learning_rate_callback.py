@@ -16,6 +16,8 @@ from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
 
+_POINTS = 10_000  # of a line that is drawn, a few for each pixel
+
 
 @dataclass(frozen=True)
 class FitToCome:
@@ -165,10 +167,12 @@ class LearningRateCallback(StepCallback):
         """
         values = {name: np.array(v) for name, v in self.history.items() if v}
         if not values or epochs is not None:
-            values = self._values_to_come(epochs, steps_per_epoch)
+            updates, values = self._values_to_come(epochs, steps_per_epoch)
+        else:
+            updates = np.arange(len(values["learning_rate"]))
         ax = axes(ax)
         rates = values["learning_rate"]
-        lines = ax.plot(rates, color="C0", label="learning rate")
+        lines = ax.plot(updates, rates, color="C0", label="learning rate")
         ax.set_xlabel("update")
         ax.set_ylabel("learning rate")
         if self._scale == "log" and rates.min() > 0 and rates.max() > 3 * rates.min():
@@ -176,12 +180,15 @@ class LearningRateCallback(StepCallback):
         momentum = values.get("momentum")
         if momentum is not None and np.ptp(momentum) > 0:
             right = ax.twinx()
-            lines += right.plot(momentum, color="C1", linestyle="--", label="momentum")
+            lines += right.plot(updates, momentum, color="C1", linestyle="--", label="momentum")
             right.set_ylabel("momentum")
             ax.legend(handles=lines, loc="center right")  # where neither line goes
         return ax
 
-    def _values_to_come(self, epochs: int | None, steps_per_epoch: int | None) -> dict[str, Any]:
+    def _values_to_come(
+        self, epochs: int | None, steps_per_epoch: int | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the numbers of updates, of many no more than can be seen, and the values there."""
         total = getattr(self, "total_steps", None)
         if epochs is not None and steps_per_epoch is not None:
             check_positive("epochs", epochs, Integral)
@@ -195,7 +202,8 @@ class LearningRateCallback(StepCallback):
             )
         fit = FitToCome(total, steps_per_epoch)
         found = self.curves_for(fit, _unknown)
-        return {name: curve(np.arange(total)) for name, curve in found.items()}
+        updates = np.round(np.linspace(0, total - 1, min(total, _POINTS)))
+        return updates, {name: curve(updates) for name, curve in found.items()}
 
 
 def _refuse_second_writer(

@@ -628,6 +628,26 @@ def test_plot_before_fit_draws_what_will_be(pyplot):
     np.testing.assert_allclose(lines["momentum"], momenta, rtol=1e-12)
 
 
+def test_plot_of_very_many_updates_draws_as_many_points_as_can_be_seen(pyplot):
+    total = 2**31  # 17 GB, were there a value for each
+    updates, rates = kdx.OneCycleScheduler(0.1, total).plot().lines[0].get_data()
+    assert len(updates) <= 10_000
+    assert (updates[0], updates[-1]) == (0, total - 1)
+    # 0.1 / 25 at first, 0.1 after 45% of the updates, as low again after 90%
+    np.testing.assert_allclose(
+        np.interp([0, 0.225 * total, 0.45 * total, 0.9 * total], updates, rates),
+        [0.004, 0.052, 0.1, 0.004],
+        rtol=2e-3,
+    )
+
+
+@pytest.mark.parametrize("ax", ["figure", np.array([None, None]), 3])
+def test_plot_refuses_what_are_no_axes(ax, pyplot):
+    ax = pyplot.figure() if isinstance(ax, str) else ax
+    with pytest.raises(TypeError, match=r"(?s)one matplotlib `Axes`.*Received: ax="):
+        kdx.OneCycleScheduler(0.1, 10).plot(ax)
+
+
 def test_plot_after_fit_draws_what_was_in_the_axes_given(pyplot):
     callback = cycle()
     fit(truth.linear_model(keras.optimizers.SGD(0.1)), [callback])
