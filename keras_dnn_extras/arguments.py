@@ -69,6 +69,21 @@ def check_verbose(verbose: Any) -> None:
         raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
 
 
+def real_array(name: str, values: Any) -> np.ndarray:
+    """Return `values` as an array of float64. Raise where they are no real numbers.
+
+    NumPy would make NaN of None and numbers of strings, and leave out imaginary parts.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
+    of_numbers = array.dtype.kind == "O" and array.ndim and all(isinstance(v, Real) for v in array.flat)
+    if array.dtype.kind in "cmMOSU" and not of_numbers:
+        raise TypeError(f"Expected `{name}` to be an array of real numbers. Received: {name}={values!r}")
+    return array.astype("float64")
+
+
 def config_of(instance: Any, *names: str) -> dict[str, Any]:
     """Return the attributes `names` as a config holds them: NumPy's numbers as Python's."""
     return {name: _plain(getattr(instance, name)) for name in names}

@@ -22,6 +22,7 @@ from keras_dnn_extras.arguments import (
     check_positive,
     check_verbose,
     config_of,
+    real_array,
 )
 from keras_dnn_extras.model_state import built, rehearsal
 from keras_dnn_extras.optimizers import innermost_optimizer
@@ -323,16 +324,10 @@ class _Watch(StepCallback):
 def _vector(name: str, values: Any) -> np.ndarray:
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
         raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
-    try:
-        vector = np.array(values)
-    except ValueError:  # lists of different lengths
-        vector = np.array(None)
-    if vector.dtype.kind in "cmMOSU":  # None among them, which NumPy would make NaN
-        raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
-    vector = vector.astype("float64")
+    vector = real_array(name, values)
     if vector.ndim != 1:
         raise ValueError(f"Expected `{name}` to have one dimension. Received: {name}={values!r}")
-    return vector
+    return vector.copy()
 
 
 def _check_range(low: Any, high: Any, steps: Any) -> None:

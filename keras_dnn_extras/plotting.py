@@ -13,8 +13,8 @@ def axes(ax: Any = None) -> Any:
     if ax is not None:
         if not hasattr(ax, "plot"):
             raise TypeError(
-                "Expected `ax` to be one matplotlib `Axes`: an element of `figure.axes`, or of the array that "
-                f"`subplots` returns. Received: ax={ax!r}"
+                "Expected `ax` to be one matplotlib `Axes`, as an element of `figure.axes` or of the array "
+                f"that `subplots` returns. Received: ax={ax!r}"
             )
         return ax
     try:

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -785,7 +786,11 @@ def test_as_many_steps_as_float32_has_rates_are_taken_and_one_more_is_not():
 def test_many_steps_cost_what_they_do_and_not_what_they_might():
     model = truth.linear_model(keras.optimizers.SGD())
     batches = Batches(*truth.data(4))
+    tracemalloc.start()
     found = search(model, (batches[i] for i in range(4)), steps=10**8)  # 800 MB, as an array
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
     factor = (10 / 1e-7) ** (1 / (10**8 - 1))
     np.testing.assert_allclose(found.learning_rates, 1e-7 * factor ** np.arange(4), rtol=1e-12)
     assert "after 4 of 100,000,000 steps" in found.reason
@@ -826,8 +831,15 @@ def test_an_empty_dataset_of_unknown_length_leaves_the_model_as_it_was():
     "losses", [["1.0", "2.0"], [None, 1.0], [1.0, [2.0]], [1.0, 1j], "12", 1.0, np.array(["1", "2"])]
 )
 def test_losses_that_are_no_numbers_are_refused(losses):
-    with pytest.raises(TypeError, match=r"(?s)`losses` to be a list of floats.*Received: losses="):
+    with pytest.raises(
+        TypeError, match=r"(?s)`losses` to be .* of (floats|real numbers).*Received: losses="
+    ):
         kdx.LearningRateSearch([0.1, 0.2], losses)
+
+
+def test_losses_in_an_array_of_objects_are_taken():
+    losses = np.array([1.0, np.float32(0.5), 2], object)
+    np.testing.assert_array_equal(kdx.LearningRateSearch([0.1, 0.2, 0.3], losses).losses, [1.0, 0.5, 2.0])
 
 
 @pytest.mark.parametrize(
