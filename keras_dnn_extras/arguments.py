@@ -30,6 +30,22 @@ def check_positive(name: str, value: Any, kind: type = Real) -> None:
     check_number(name, value, expected, lambda v: 0 < v < float("inf"), kind)
 
 
+def check_in_float32(name: str, value: Any, kind: type = Real) -> None:
+    """Raise unless `value` is a positive number that float32, which steps compute in, can hold."""
+    check_positive(name, value, kind)
+    limits = np.finfo("float32")
+    least, most = float(limits.tiny), float(limits.max)
+    expected = f"in the range of float32, from {least:.2g} to {most:.2g}"
+    check_number(name, value, expected, lambda v: least <= v <= most, kind)
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raise unless `value` is a learning rate: 0, or a positive number that float32 can hold."""
+    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < float("inf"))
+    if value:
+        check_in_float32(name, value)
+
+
 def check_bool(name: str, value: Any) -> None:
     """Raise unless `value` is True or False."""
     if not isinstance(value, bool):
