@@ -94,11 +94,13 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
             raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
         check_positive("div_factor", div_factor)
         check_positive("final_div_factor", final_div_factor)
-        if max(self._corners()) > float(np.finfo("float32").max):
-            raise ValueError(
-                "Expected `div_factor` and `final_div_factor` that keep the learning rate in the range of "
-                f"float32. Received: div_factor={div_factor}, final_div_factor={final_div_factor}"
-            )
+        low, _, final = self._corners()
+        for divisor, rate in (("div_factor", low), ("final_div_factor", final)):
+            if rate > float(np.finfo("float32").max):
+                raise ValueError(
+                    f"Expected `{divisor}` to give a learning rate in the range of float32, not {rate:g}. "
+                    f"Received: {divisor}={getattr(self, divisor)}, max_learning_rate={max_learning_rate}"
+                )
 
     @property
     def curve(self) -> Curve:
