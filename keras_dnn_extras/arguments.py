@@ -5,7 +5,6 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-import keras
 import numpy as np
 
 PACKAGE = "keras_dnn_extras"  # the name that classes are registered under: part of the file format
@@ -48,13 +47,27 @@ def positive_float(name: str, value: Any) -> float:
 
     Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
     """
-    if isinstance(value, Decimal):
+    dtype = str(getattr(value, "dtype", "")) if tuple(getattr(value, "shape", (None,))) == () else ""
+    if isinstance(value, Decimal) or "float" in dtype or "int" in dtype:
         value = float(value)
-    elif not isinstance(value, Real) and tuple(getattr(value, "shape", (None,))) == ():
-        is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
-        value = (keras.ops.convert_to_numpy(value) if is_tensor else np.asarray(value)).item()
     check_positive(name, value)
     return float(value)
+
+
+def check_in_float32(name: str, value: Any, kind: type = Real) -> None:
+    """Raise unless `value` is a positive number that float32, which steps compute in, can hold."""
+    check_positive(name, value, kind)
+    limits = np.finfo("float32")
+    least, most = float(limits.tiny), float(limits.max)
+    expected = f"in the range of float32, from {least:.2g} to {most:.2g}"
+    check_number(name, value, expected, lambda v: least <= v <= most, kind)
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raise unless `value` is a learning rate: 0, or a positive number that float32 can hold."""
+    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < float("inf"))
+    if value:
+        check_in_float32(name, value)
 
 
 def check_bool(name: str, value: Any) -> None:

@@ -13,9 +13,10 @@ import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
+from keras_dnn_extras.frames import callbacks_of_fit
 from keras_dnn_extras.layers import layers_by_path, owners
 from keras_dnn_extras.optimizers import innermost_optimizer, seen_batches, unscaled
-from keras_dnn_extras.step_callback import StepCallback, callbacks_of_fit
+from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
 from keras_dnn_extras.trainable import set_trainable, to_unfreeze
 

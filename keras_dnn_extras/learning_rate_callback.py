@@ -1,6 +1,5 @@
 """The callback that sets the learning rate of every update by a curve, inside the compiled step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_dnn_extras.arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras.curves import Curve
+from keras_dnn_extras.frames import callbacks_of_fit
 from keras_dnn_extras.optimizers import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
@@ -49,11 +49,6 @@ class LearningRateCallback(StepCallback):
         self.history: dict[str, list[float]] = {}
         self._curves: dict[str, Curve] = {}
 
-    @property
-    def told_as(self) -> str:
-        """The name of what the user called, for errors."""
-        return type(self).__name__
-
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
 
@@ -85,9 +80,7 @@ class LearningRateCallback(StepCallback):
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: what is restored is the rate of the middle of the curve.
-        optimizer = unscaled(getattr(model, "optimizer", None))
-        rate = getattr(optimizer, "_learning_rate", None)
-        self._own_rate = learning_rate(optimizer) if isinstance(rate, keras.Variable) else math.nan
+        self._own_rate = learning_rate(unscaled(getattr(model, "optimizer", None)))
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
@@ -119,9 +112,17 @@ class LearningRateCallback(StepCallback):
             )
 
     def take_part(self, step_state: StepState) -> None:
-        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i))
+        refuse = self._refuse_other_writer
+        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i), refuse)
         for name in self.driven_momenta(step_state.optimizer):
-            step_state.drive(name, lambda i: self._curves["momentum"](i))
+            step_state.drive(name, lambda i: self._curves["momentum"](i), refuse)
+
+    def _refuse_other_writer(self, name: str) -> None:
+        hyperparameter = "learning rate" if name == "learning_rate" else f"`{name}`"
+        raise ValueError(
+            f"`{self.told_as}` and another callback both set the {hyperparameter} in this `fit`. Remove "
+            f"one of them from `callbacks`. Received: callbacks={callbacks_of_fit(self)}"
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
