@@ -60,9 +60,9 @@ class Backup:
 def _path(callback: keras.callbacks.BackupAndRestore, name: str) -> Path:
     if not hasattr(callback, name):
         raise RuntimeError(
-            f"keras_dnn_extras needs `BackupAndRestore.{name}` to know what was unfrozen when the backup was "
-            "written, and this version of Keras does not have it. Install a version that is supported, or "
-            "resume from a saved model with `initial_epoch` instead. "
+            f"keras_dnn_extras needs `BackupAndRestore.{name}` to know what was unfrozen when the backup "
+            "was written, and this version of Keras does not have it. Install a version that is supported, "
+            "or resume from a saved model with `initial_epoch` instead. "
             f"Received: keras=={keras.__version__}, callback={callback}"
         )
     return Path(getattr(callback, name))

@@ -48,7 +48,8 @@ class GradualUnfreezing(StepCallback):
     weights, so that new ones begin with smaller steps. Begin with a model that is frozen up to the layers
     that train from the first epoch on, as `replace_head` makes it. Interrupted and resumed, with
     `BackupAndRestore` or from a saved model and `initial_epoch`, the same layers are frozen as without the
-    interruption.
+    interruption. What was unfrozen when a backup was written is read from its weights file, so that the
+    optimizer's state fits.
 
     Args:
         plan: dict that maps an epoch, from 0, to the layers that are unfrozen when it begins, as in
@@ -64,8 +65,10 @@ class GradualUnfreezing(StepCallback):
     Raises:
         ValueError: the plan is empty, or has a negative epoch. When `fit` begins: a layer that is to be
             unfrozen later is not frozen; the plan names layers that the model does not have; the model is
-            not compiled; another `GradualUnfreezing` is there too.
+            not compiled; another `GradualUnfreezing` is there too; a backup of `BackupAndRestore` does not
+            fit the plan.
         TypeError: the plan is no dict of the above.
+        RuntimeError: this version of Keras keeps the files of `BackupAndRestore` elsewhere.
 
     Example:
 
@@ -169,9 +172,9 @@ class GradualUnfreezing(StepCallback):
                 break
         else:
             raise ValueError(
-                f"The backup has {backup.optimizer_variables} variables of an optimizer, which fits what is "
-                "trained in no epoch of the plan. Resume with the model, the optimizer and the plan of the "
-                "interrupted `fit`, or delete the backup. Received: "
+                f"The backup has {backup.optimizer_variables} variables of an optimizer, which fits what "
+                "is trained in no epoch of the plan. Resume with the model, the optimizer and the plan of "
+                "the interrupted `fit`, or delete the backup. Received: "
                 f"plan={self.plan}, optimizer={self.model.optimizer}, backup_dir={backup.epoch_file.parent}"
             )
         if stages and stages[-1].epoch > backup.epoch:
