@@ -37,7 +37,8 @@ class LearningRateCallback(StepCallback):
 
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
-            and, where the optimizer has one, `"momentum"`.
+            and, where the optimizer has one, `"momentum"`. It begins where this `fit` did, in the middle of
+            the curve if it went on after an interruption; so does the plot.
     """
 
     _scale = "linear"  # of the axis of the learning rate
@@ -151,7 +152,7 @@ class LearningRateCallback(StepCallback):
     def plot(self, ax: Any = None, *, epochs: int | None = None, steps_per_epoch: int | None = None) -> Any:
         """Draw the learning rate, and the momentum where it moves, over the updates.
 
-        After a `fit`, what was in force in it; before, what will be.
+        After a `fit`, what was in force in it, as in `history`; before, what will be.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.

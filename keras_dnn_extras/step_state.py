@@ -144,7 +144,7 @@ class StepState:
         clock = self._clock
         steps = clock.steps
         if steps is None:  # epochs are taken to be equally long
-            steps = (seen_batches(self.optimizer) - clock.start) / now
+            steps = (seen_batches(self.optimizer) - clock.start) / max(now, 1)
         return clock.start + round(epoch * steps)
 
     def initial_rate(self, own: float) -> float:
