@@ -31,15 +31,20 @@ class Fold:
 
     Attributes:
         source: the layer.
-        into: the names of the others.
+        targets: the others.
         direction: `"backward"` into layers before it, `"forward"` into one after it.
         made: a value that is the same before and after.
     """
 
     source: Any
-    into: tuple[str, ...]
+    targets: tuple[Any, ...]
     direction: str
     made: Value
+
+    @property
+    def into(self) -> tuple[str, ...]:
+        """The names of the others."""
+        return tuple(layer.name for layer in self.targets)
 
 
 class Plan:
@@ -221,7 +226,7 @@ class _Folder:
                 )
         self._weights.update({id(layer): (layer, weights) for layer, weights in targets})
         self._plan.changed.update(*map(self._wiring.names, passed))
-        into = tuple(layer.name for layer, _ in targets)
+        into = tuple(layer for layer, _ in targets)
         self._folds.append(Fold(fold.source, into, fold.direction, fold.made))
         if self._names_outputs and call.outputs[0] in self._wiring.outputs:
             self._plan.changes.replaced_by_identity.add(id(call.operation))

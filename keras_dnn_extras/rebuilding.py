@@ -52,11 +52,13 @@ class Copy:
         model: the copy.
         models: the copies of it and of all models in it, by `id` of the original.
         tensors: what stands in the copy for each value of the original's levels.
+        operations: the copies of layers and other operations, by `id` of the original.
     """
 
     model: keras.Model
     models: dict[int, keras.Model]
     tensors: dict[Value, Any]
+    operations: dict[int, Any]
 
 
 def rebuilt(model: keras.Model, levels: Mapping[int, Level], changes: Changes) -> Copy:
@@ -71,16 +73,26 @@ def rebuilt(model: keras.Model, levels: Mapping[int, Level], changes: Changes) -
     # A config that was made here and now holds no code but the model's own.
     with ObjectSharingScope(), SafeModeScope(False):
         builder = _Builder(levels, changes)
-        return Copy(builder.model(model), builder.models, builder.tensors)
+        return Copy(builder.model(model), builder.models, builder.tensors, builder.operations)
+
+
+def without_activation(layer: keras.Layer) -> keras.Layer:
+    """Return a copy of a built layer that computes what its activation is given."""
+    config = _config(layer)
+    config = {**config, "config": {**config["config"], "activation": "linear"}}
+    with SafeModeScope(False):
+        new = _deserialized(config, layer)
+    _copy_state(layer, new)
+    return new
 
 
 class _Builder:
     def __init__(self, levels: Mapping[int, Level], changes: Changes):
         self.models: dict[int, keras.Model] = {}
         self.tensors: dict[Value, Any] = {}
+        self.operations: dict[int, Any] = {}
         self._levels = levels
         self._changes = changes
-        self._made: dict[int, Any] = {}
         # All before the first is made: a layer within another is known as the same by what both told.
         operations = [call.operation for level in levels.values() for call in level.calls]
         operations += [t._keras_history.operation for level in levels.values() for t in _inputs(level)]
@@ -133,9 +145,9 @@ class _Builder:
     def _operation(self, operation: Any) -> Any:
         if id(operation) in self._levels:
             return self.model(operation)
-        if id(operation) not in self._made:
-            self._made[id(operation)] = self._copied(operation)
-        return self._made[id(operation)]
+        if id(operation) not in self.operations:
+            self.operations[id(operation)] = self._copied(operation)
+        return self.operations[id(operation)]
 
     def _copied(self, operation: Any) -> Any:
         if id(operation) in self._changes.replaced_by_identity:
