@@ -9,7 +9,7 @@ import numpy as np
 from keras_dnn_extras import fusion_check
 from keras_dnn_extras.fold_planning import Plan
 from keras_dnn_extras.fusion_check import Comparison
-from keras_dnn_extras.rebuilding import rebuilt
+from keras_dnn_extras.rebuilding import check_followed, rebuilt
 from keras_dnn_extras.sample_data import checked_inputs
 from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.wiring import Census
@@ -167,6 +167,7 @@ def fuse_batch_norm(model: keras.Model, *, inputs: Any = None) -> FusionResult:
 def _check_model(model: Any) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_followed(model)
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         if functional_of(model) is None:
             raise ValueError(
