@@ -236,7 +236,23 @@ def _deserialized(config: dict[str, Any], operation: Any) -> Any:
     try:
         return keras.saving.deserialize_keras_object(config, custom_objects=_own_objects(operation))
     except (TypeError, NotImplementedError) as error:
-        raise _no_copy(operation) from error
+        # A config may have more than `__init__` takes, as in KerasHub's ViT. Keras notes what it got.
+        arguments = getattr(operation, "_auto_config", None)
+        if not isinstance(operation, keras.Layer) or arguments is None:
+            raise _no_copy(operation) from error
+        return _made_alike(operation, keras.saving.deserialize_keras_object(arguments.config), error)
+
+
+def _made_alike(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
+    """Return a layer of the class and of the arguments of another one, built as it is."""
+    try:
+        new = type(layer)(**arguments)
+    except TypeError:
+        raise _no_copy(layer) from error
+    new.name, new.trainable, new.dtype_policy = layer.name, layer.trainable, layer.dtype_policy
+    if layer.built and layer.get_build_config():
+        new.build_from_config(layer.get_build_config())
+    return new
 
 
 def _no_copy(operation: Any) -> ValueError:
