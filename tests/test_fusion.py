@@ -735,7 +735,7 @@ def set_entries(layer, suffixes=("_regularizer", "_constraint")):
 
 def test_folded_layers_have_no_regularizers_and_losses_are_those_of_the_others():
     other = L.Dense(3, kernel_regularizer="l2", name="other")
-    norm = L.BatchNormalization(name="bn", gamma_regularizer="l2", beta_constraint="non_neg")
+    norm = L.BatchNormalization(name="bn2", gamma_regularizer="l2", beta_constraint="non_neg")
     model = dense_norm_relu(other, L.ReLU(), L.Dense(2, name="last", **PENALTIES), norm, L.ReLU())
     fused = kdx.fuse_batch_norm(model).model
     assert set_entries(fused.get_layer("last")) == set()
