@@ -31,15 +31,20 @@ class Fold:
 
     Attributes:
         source: the layer.
-        into: the names of the others.
+        targets: the others.
         direction: `"backward"` into layers before it, `"forward"` into one after it.
         made: a value that is the same before and after.
     """
 
     source: Any
-    into: tuple[str, ...]
+    targets: tuple[Any, ...]
     direction: str
     made: Value
+
+    @property
+    def into(self) -> tuple[str, ...]:
+        """The names of the others."""
+        return tuple(layer.name for layer in self.targets)
 
 
 class Plan:
@@ -119,14 +124,31 @@ class _Folder:
             pass
         for call in self._sources(NORMALIZING):
             self._plan.reasons[id(call.operation)] = self._why_not(call)
-        gone = self._plan.changes.removed | self._plan.changes.replaced_by_identity
-        for key, (layer, weights) in self._weights.items():
-            if key not in gone:
-                arrays = {path: array for path, array in weights.items() if array is not None}
-                config = _WITH_NORMALIZING[type(layer)].config(layer, weights)
-                self._plan.changes.edits[key] = Edit(config, arrays)
+        self._edit()
         order = [id(call.operation) for call in self._calls]
         return sorted(self._folds, key=lambda fold: order.index(id(fold.source)))
+
+    def _edit(self) -> None:
+        """Note what is different in the layers that stay: weights, and what would look at other numbers."""
+        gone = self._plan.changes.removed | self._plan.changes.replaced_by_identity
+        for layer in {id(call.operation): call.operation for call in self._wiring.calls}.values():
+            if id(layer) in gone or not isinstance(layer, keras.Layer):
+                continue
+            config: dict[str, Any] = {}
+            arrays: dict[str, np.ndarray] = {}
+            if self._makes_others(layer) and getattr(layer, "activity_regularizer", None) is not None:
+                config["activity_regularizer"] = None
+            if id(layer) in self._weights:
+                weights = self._weights[id(layer)][1]
+                config |= _without_regularizers(layer)
+                config |= _WITH_NORMALIZING[type(layer)].config(layer, weights)
+                arrays = {path: array for path, array in weights.items() if array is not None}
+            if config or arrays:
+                self._plan.changes.edits[id(layer)] = Edit(config, arrays)
+
+    def _makes_others(self, layer: Any) -> bool:
+        calls = self._census.calls[id(layer)]
+        return any(value in self._plan.changed for call in calls for value in call.outputs)
 
     def _sources(self, kinds: Mapping[type, Any]) -> list[Call]:
         settled = self._plan.reasons.keys() | self._plan.changes.replaced_by_identity
@@ -221,7 +243,7 @@ class _Folder:
                 )
         self._weights.update({id(layer): (layer, weights) for layer, weights in targets})
         self._plan.changed.update(*map(self._wiring.names, passed))
-        into = tuple(layer.name for layer, _ in targets)
+        into = tuple(layer for layer, _ in targets)
         self._folds.append(Fold(fold.source, into, fold.direction, fold.made))
         if self._names_outputs and call.outputs[0] in self._wiring.outputs:
             self._plan.changes.replaced_by_identity.add(id(call.operation))
@@ -275,6 +297,17 @@ class _Folder:
 
 
 _WITH_NORMALIZING = {**LINEAR, **NORMALIZING}
+
+
+def _without_regularizers(layer: Any) -> dict[str, Any]:
+    """Return what to change in a config for weights that are none of those that were trained."""
+    suffixes = ("_regularizer", "_constraint")
+    config = layer.get_config().items()
+    return {
+        name: None
+        for name, value in config
+        if value is not None and name.endswith(suffixes) and name != "activity_regularizer"
+    }
 
 
 def _has_one_tensor(call: Call) -> bool:

@@ -1,5 +1,6 @@
 """Copies of functional and sequential models: one new layer for each, some of them others or left out."""
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from keras import tree
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
-from keras_dnn_extras.surgery import Call, Level, Value, fill_in
+from keras_dnn_extras.sample_inputs import drawn, sizes
+from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,13 @@ class Copy:
         model: the copy.
         models: the copies of it and of all models in it, by `id` of the original.
         tensors: what stands in the copy for each value of the original's levels.
+        operations: the copies of layers and other operations, by `id` of the original.
     """
 
     model: keras.Model
     models: dict[int, keras.Model]
     tensors: dict[Value, Any]
+    operations: dict[int, Any]
 
 
 def rebuilt(model: keras.Model, levels: Mapping[int, Level], changes: Changes) -> Copy:
@@ -71,16 +75,53 @@ def rebuilt(model: keras.Model, levels: Mapping[int, Level], changes: Changes) -
     # A config that was made here and now holds no code but the model's own.
     with ObjectSharingScope(), SafeModeScope(False):
         builder = _Builder(levels, changes)
-        return Copy(builder.model(model), builder.models, builder.tensors)
+        copy = Copy(builder.model(model), builder.models, builder.tensors, builder.operations)
+    builder.finish()
+    return copy
+
+
+def check_followed(model: Any) -> None:
+    """Raise if `model` is a built sequential model in which Keras cannot follow a layer.
+
+    Such a layer does not tell the shape of what it makes. The model then trains and predicts, and has
+    neither `inputs` nor a graph.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    if not (isinstance(model, keras.Sequential) and model.built) or functional_of(model) is not None:
+        return
+    first, *others = model._layers
+    spec = getattr(first, "output", None) if isinstance(first, keras.layers.InputLayer) else None
+    for layer in others if spec is not None else []:
+        try:
+            spec = layer.compute_output_spec(spec)
+        except NotImplementedError as error:
+            raise ValueError(
+                f"The layer {layer.name!r} does not tell the shape of what it makes, so that what comes "
+                "after it cannot be followed. Give its class a `compute_output_shape`, or pass "
+                f"`output_shape` to a `TorchModuleWrapper`. Received: model={model}, layer={layer}"
+            ) from error
+
+
+def without_activation(layer: keras.Layer) -> keras.Layer:
+    """Return a copy of a built layer that computes what its activation is given."""
+    config = _config(layer)
+    config = {**config, "config": {**config["config"], "activation": "linear"}}
+    with SafeModeScope(False):
+        new = _deserialized(config, layer)
+    _copy_state(layer, new)
+    return new
 
 
 class _Builder:
     def __init__(self, levels: Mapping[int, Level], changes: Changes):
         self.models: dict[int, keras.Model] = {}
         self.tensors: dict[Value, Any] = {}
+        self.operations: dict[int, Any] = {}
         self._levels = levels
         self._changes = changes
-        self._made: dict[int, Any] = {}
+        self._unfinished: list[tuple[Any, Any]] = []
         # All before the first is made: a layer within another is known as the same by what both told.
         operations = [call.operation for level in levels.values() for call in level.calls]
         operations += [t._keras_history.operation for level in levels.values() for t in _inputs(level)]
@@ -95,6 +136,15 @@ class _Builder:
             if new.dtype_policy != model.dtype_policy:
                 new.dtype_policy = model.dtype_policy
         return self.models[id(model)]
+
+    def finish(self) -> None:
+        """Copy the state of layers that make weights when they are first called with numbers."""
+        calls = [call for level in self._levels.values() for call in level.calls]
+        for old, new in self._unfinished:
+            _called_once(new, next(call for call in calls if call.operation is old))
+            if not _is_alike(old, new):
+                raise _no_copy(old)
+            _copy_state(old, new)
 
     def _functional(self, model: Any) -> keras.Model:
         level, known = self._levels[id(model)], self.tensors
@@ -133,9 +183,9 @@ class _Builder:
     def _operation(self, operation: Any) -> Any:
         if id(operation) in self._levels:
             return self.model(operation)
-        if id(operation) not in self._made:
-            self._made[id(operation)] = self._copied(operation)
-        return self._made[id(operation)]
+        if id(operation) not in self.operations:
+            self.operations[id(operation)] = self._copied(operation)
+        return self.operations[id(operation)]
 
     def _copied(self, operation: Any) -> Any:
         if id(operation) in self._changes.replaced_by_identity:
@@ -146,7 +196,9 @@ class _Builder:
             config = {**config, "config": {**config["config"], **edit.config}}
         new = _deserialized(config, operation)
         if isinstance(operation, keras.Layer):
-            if edit is None:
+            if edit is None and not _is_alike(operation, new):
+                self._unfinished.append((operation, new))
+            elif edit is None:
                 _copy_state(operation, new)
             else:
                 _copy_others(operation, new, edit.weights)
@@ -184,7 +236,23 @@ def _deserialized(config: dict[str, Any], operation: Any) -> Any:
     try:
         return keras.saving.deserialize_keras_object(config, custom_objects=_own_objects(operation))
     except (TypeError, NotImplementedError) as error:
-        raise _no_copy(operation) from error
+        # A config may have more than `__init__` takes, as in KerasHub's ViT. Keras notes what it got.
+        arguments = getattr(operation, "_auto_config", None)
+        if not isinstance(operation, keras.Layer) or arguments is None:
+            raise _no_copy(operation) from error
+        return _made_alike(operation, keras.saving.deserialize_keras_object(arguments.config), error)
+
+
+def _made_alike(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
+    """Return a layer of the class and of the arguments of another one, built as it is."""
+    try:
+        new = type(layer)(**arguments)
+    except TypeError:
+        raise _no_copy(layer) from error
+    new.name, new.trainable, new.dtype_policy = layer.name, layer.trainable, layer.dtype_policy
+    if layer.built and layer.get_build_config():
+        new.build_from_config(layer.get_build_config())
+    return new
 
 
 def _no_copy(operation: Any) -> ValueError:
@@ -207,16 +275,31 @@ def _own_objects(operation: Any) -> dict[str, Any]:
     return found
 
 
+def _called_once(layer: Any, call: Call) -> None:
+    """Call a copy of a layer as the layer is called, with inputs drawn for it."""
+    values = list(dict.fromkeys(call.inputs))
+    for size in sizes(values):
+        try:
+            dataclasses.replace(call, operation=layer).run(
+                dict(zip(values, drawn(values, [call], size), strict=True))
+            )
+        except Exception:  # of whatever kind a layer raises for an image that is too small
+            continue
+        return
+    raise _no_copy(call.operation)
+
+
+def _is_alike(old: Any, new: Any) -> bool:
+    """Return whether two layers have the same variables, and layers in them."""
+    shapes = [[tuple(variable.shape) for variable in _variables(layer)] for layer in (old, new)]
+    return shapes[0] == shapes[1] and len(old._flatten_layers()) == len(new._flatten_layers())
+
+
 def _copy_state(old: Any, new: Any) -> None:
     """Give a layer all that another one of the same config holds: weights, seeds, states, vocabularies."""
-    parts = [(a, b) for a, b in zip(old._flatten_layers(), new._flatten_layers(), strict=False)]
-    variables = [_variables(old), _variables(new)]
-    shapes = [[tuple(variable.shape) for variable in of_layer] for of_layer in variables]
-    if shapes[0] != shapes[1] or len(parts) != len(old._flatten_layers()):
-        raise _no_copy(old)
-    for variable, value in zip(variables[1], variables[0], strict=True):
+    for variable, value in zip(_variables(new), _variables(old), strict=True):
         variable.assign(_array(value))
-    for a, b in parts:
+    for a, b in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
         copy_adapted(a, b)
 
 

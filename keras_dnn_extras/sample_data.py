@@ -1,0 +1,99 @@
+"""Sample data that a user passes to compare on: checked against the inputs of the model."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_dnn_extras.surgery import functional_of
+
+ROWS = 32  # as many are looked at, fewer of large ones
+LARGE = 2**22  # numbers
+
+
+def checked_inputs(model: Any, inputs: Any) -> list[np.ndarray]:
+    """Return the first rows of sample data of a functional or sequential model, flat.
+
+    Raises:
+        ValueError: they are not of the structure or the shapes that the model takes.
+        TypeError: they are no arrays.
+    """
+    functional = functional_of(model)
+    tensors = functional.inputs
+    flat = _flat_inputs(functional, inputs)
+    arrays = [_as_array(each, tensor) for each, tensor in zip(flat, tensors, strict=True)]
+    for array, tensor in zip(arrays, tensors, strict=True):
+        _check_shape(array, tensor)
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            "Expected as many rows in each array of `inputs`. Received: inputs of shapes "
+            f"{[array.shape for array in arrays]}"
+        )
+    return arrays
+
+
+def _flat_inputs(functional: Any, inputs: Any) -> list[Any]:
+    names = [tensor.name for tensor in functional.inputs]
+    structure = functional._inputs_struct
+    if isinstance(inputs, dict) and not isinstance(structure, dict):  # by name, as Keras takes them too
+        structure = dict.fromkeys(names)
+        if inputs.keys() == structure.keys():
+            return [inputs[name] for name in names]
+    if len(names) == 1 and not isinstance(inputs, (dict, list, tuple)):
+        return [inputs]
+    try:
+        tree.assert_same_structure(inputs, structure)
+    except (TypeError, ValueError):
+        if len(names) == 1 and isinstance(inputs, (list, tuple)) and not tree.is_nested(structure):
+            return list(inputs) if len(inputs) == 1 and _is_array(inputs[0]) else [inputs]  # else rows
+        expected = tree.map_structure(lambda _: "array", structure)
+        raise ValueError(
+            f"Expected `inputs` to be of the structure of the model's inputs: {expected}. "
+            f"Received: inputs={_described(inputs)}"
+        ) from None
+    return tree.flatten(inputs)
+
+
+def _is_array(data: Any) -> bool:
+    return len(getattr(data, "shape", ())) > 1
+
+
+def _described(inputs: Any) -> Any:
+    if isinstance(inputs, dict):
+        return {name: _described(each) for name, each in inputs.items()}
+    if isinstance(inputs, (list, tuple)):
+        return [_described(each) for each in inputs[:8]]
+    return type(inputs).__name__
+
+
+def _as_array(data: Any, tensor: Any) -> np.ndarray:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    try:
+        array = np.asarray(keras.ops.convert_to_numpy(data) if keras.ops.is_tensor(data) else data)
+        kinds = "USO" if dtype == "string" else "fiub"
+        if array.dtype.kind not in kinds and str(array.dtype) != "bfloat16":
+            raise TypeError(array.dtype)
+        if dtype != "string":
+            array = array.astype("float32" if dtype == "bfloat16" else dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "Expected `inputs` to be arrays of what the model takes, a few rows of its data. For the input "
+            f"{tensor.name!r} of dtype {dtype}. Received: inputs={type(data).__name__}"
+        ) from error
+    if array.ndim == len(tensor.shape) - 1 and tensor.shape[-1] == 1:  # as Keras takes it
+        array = array[..., None]
+    rows = ROWS if array.ndim and array[:ROWS].size < LARGE else 2
+    return array[:rows] if array.ndim else array
+
+
+def _check_shape(array: np.ndarray, tensor: Any) -> None:
+    expected = tuple(tensor.shape)
+    alike = len(array.shape) == len(expected) and all(
+        length in (None, size) for length, size in zip(expected[1:], array.shape[1:], strict=True)
+    )
+    if not alike or not array.size or (expected[0] is not None and len(array) != expected[0]):
+        raise ValueError(
+            f"Expected `inputs` for the input {tensor.name!r} to be of shape {expected}, with one row at "
+            f"least. Received: inputs of shape {array.shape}"
+        )
