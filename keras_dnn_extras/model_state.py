@@ -40,7 +40,7 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
     """
     if is_built(model):
         return x
-    with _random_states_kept():  # a data loader may draw its order
+    with random_states_kept():  # a data loader may draw its order
         batch, x = _first_batch(x, batch_size)
     if batch is not None:
         build(model, batch)
@@ -176,7 +176,7 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     variables = _variables(model)
     values = [value_on_host(variable) for variable in variables]
     attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
-    with _random_states_kept(), _buffers_kept(model):
+    with random_states_kept(), _buffers_kept(model):
         try:
             with _unbuilt_again(model), strategy_scope(model):
                 _check_weights(model)
@@ -247,7 +247,8 @@ def _unbuilt_again(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Put back, afterwards, the random generators of Python, NumPy, Keras, TensorFlow and PyTorch."""
     restore = [_kept(random.getstate, random.setstate), _kept(np.random.get_state, np.random.set_state)]
     restore.append(_keras_generator_kept())
     if "torch" in sys.modules:
