@@ -27,7 +27,7 @@ def batches(x: Any, batch_size: int) -> Iterator[Any]:
             raise ValueError(f"The `PyDataset` has no end: its `num_batches` is None. Received: x={x}")
         return (_inputs(x[i]) for i in range(x.num_batches))
     if are_arrays(x):
-        return _cut(tree.map_structure(_array, x), batch_size)
+        return _cut(tree.map_structure(as_array, x), batch_size)
     if hasattr(x, "__iter__") and not isinstance(x, (str, bytes)):
         return map(_inputs, x)
     raise TypeError(f"Expected `x` to be arrays or a dataset. Received: x={x!r}")
@@ -52,7 +52,7 @@ def with_first(found: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
 
 
 def _inputs(batch: Any) -> Any:
-    return tree.map_structure(_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
+    return tree.map_structure(as_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
 
 
 def dense_array(value: Any) -> np.ndarray:
@@ -64,7 +64,8 @@ def dense_array(value: Any) -> np.ndarray:
     return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
 
 
-def _array(value: Any) -> np.ndarray:
+def as_array(value: Any) -> np.ndarray:
+    """Return an array as by `dense_array`, float64 in the dtype that Keras has for floats."""
     array = dense_array(value)
     return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
 

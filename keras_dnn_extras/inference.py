@@ -15,6 +15,7 @@ from keras_dnn_extras import equivalence
 from keras_dnn_extras.arguments import check_positive
 from keras_dnn_extras.engines import ENGINES, EngineError, built_engine, called, rounding_of_products
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
+from keras_dnn_extras.mc_conversion import refuse_own_draws
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -242,6 +243,7 @@ class _Truth:
     def _check_repeats(self, first: Any, second: Any) -> None:
         flat = [_comparable(tree.flatten(found)) for found in (first, second)]
         if not all(error <= self._rounding for error in equivalence.relative_errors(*flat)):
+            refuse_own_draws(self._model)  # of which the remedy below is none
             raise ValueError(
                 "Two calls of the model gave different outputs: it draws random numbers at inference, or "
                 f"changes variables. {_MC} Received: model={self._model}"
