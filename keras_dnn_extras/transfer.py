@@ -156,7 +156,6 @@ def replace_head(
         )
     if after is not None and not isinstance(after, str):
         raise TypeError(f"Expected `after` to be the name of a layer. Received: after={after!r}")
-    _check_no_preprocessor(model)
     _check_cut(model, after)
     body = _cut(copied(model), after)
     if freeze_body:
@@ -177,15 +176,18 @@ def _joined(body: keras.Model, heads: list[keras.layers.Layer]) -> keras.Model:
     return keras.Model(body.input, outputs, name=body.name)
 
 
-def _check_no_preprocessor(model: Any) -> None:
-    """Refuse what would lose the part that tasks of KerasHub run outside their graph, in `fit` itself."""
-    if getattr(model, "preprocessor", None) is not None:
-        raise ValueError(
-            f"The model {model.name!r} prepares its inputs in `fit` and `predict`, by its `preprocessor`, "
-            "which a model of another head does not do. Set `model.preprocessor = None`, or call "
-            "`replace_head(model.backbone, head, after=...)`, and give `model.preprocessor(x)` to the new "
-            f"model. Received: model={model}, with preprocessor={model.preprocessor}"
-        )
+def _check_preprocessor(model: Any) -> None:
+    """Refuse a task of KerasHub, which does more in `fit` and `predict` than its graph tells."""
+    preprocessor = getattr(model, "preprocessor", None)
+    functional: Any = functional_of(model)
+    if preprocessor is None or any(preprocessor is operation for operation in functional.operations):
+        return
+    raise ValueError(
+        f"The model {model.name!r} prepares its inputs in `fit` and `predict`, by its `preprocessor`, "
+        "which a new model does not do. Set `model.preprocessor = None`, or call "
+        "`replace_head(model.backbone, head, after=...)`, and give the new model what it makes. "
+        f"Received: model={model}, with preprocessor={preprocessor}"
+    )
 
 
 def _check_graph(model: keras.Model) -> None:
@@ -213,6 +215,7 @@ def _check_cut(model: keras.Model, after: str | None) -> None:
             "The model has no weights yet. Give it a `keras.Input`, or call it on data. "
             f"Received: model={model}"
         )
+    _check_preprocessor(model)
     if after is None:
         last = _output_layer(model)
         if isinstance(last, keras.Model):
