@@ -972,11 +972,12 @@ def test_raise_ends_the_fit_and_ignore_says_nothing():
     assert [f.kind for f in monitor.findings] == ["exploding"]
 
 
-def test_a_fit_of_few_updates_is_judged_at_its_end():
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_fit_of_few_updates_is_judged_at_its_end(updates):
     model = truth.linear_model(SGD(0.0))
     monitor = kdx.GradientNormMonitor(vanishing_threshold=100.0, exploding_threshold=1e3)
     with pytest.warns(UserWarning, match="Vanishing gradients from update 0"):
-        fit(model, *truth.data(3), monitor, epochs=1)
+        fit(model, *truth.data(updates), monitor, epochs=1)
     assert [f.layers for f in monitor.findings] == [("linear",)]
 
 
@@ -1105,6 +1106,15 @@ def test_messages_count_one_in_the_singular():
     monitor = kdx.GradientNormMonitor(exploding_threshold=1.0, on_problem="ignore")
     fit(truth.linear_model(SGD(0.1)), *truth.data(1), monitor, epochs=1)
     assert ", in 1 of 1 trained layer: `linear`. The largest" in str(monitor.findings[0])
+
+
+@pytest.mark.parametrize(("x", "scale"), [(1.0, "log"), (0.0, "linear")])
+def test_the_norms_are_plotted_on_a_logarithm_unless_all_are_0(x, scale, pyplot):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(SGD(0.0), "mse")
+    monitor = kdx.GradientNormMonitor(per_layer=False, on_problem="ignore")
+    fit(model, np.full((4, 2), x), np.ones((4, 1)), monitor)
+    assert monitor.plot().get_yscale() == scale
 
 
 def test_there_is_no_plot_before_a_fit():

@@ -159,6 +159,15 @@ def test_first_scaling_layers_are_undone():
     np.testing.assert_allclose(found, x, atol=2e-5)
 
 
+def test_other_shapes_before_a_scaling_layer_are_undone_and_dropout_has_no_image():
+    front = [L.Permute((2, 1)), L.Flatten(), L.Dropout(0.5), L.Rescaling(0.5, offset=2.0)]
+    model = chain((2, 3), *front, L.Dense(6, use_bias=False, name="there"))
+    layer(model, "there").set_weights([np.eye(6)])
+    x = np.arange(24.0, dtype="float32").reshape(4, 2, 3)
+    autoencoder = kdx.build_autoencoder(model, tied=True)
+    np.testing.assert_array_equal(autoencoder.predict(x, verbose=0), x)
+
+
 @pytest.mark.parametrize("structure", [dict, list])
 def test_an_input_in_a_structure_and_nested_models(structure):
     inner = keras.Sequential([keras.Input((FEATURES,)), L.Dense(4, name="inner"), L.Dropout(0.2)])

@@ -152,6 +152,19 @@ def test_a_vocabulary_is_copied(mode, tmp_path):
     np.testing.assert_array_equal(new(x), words(x))
 
 
+def test_a_layer_that_only_writes_files_of_its_own_is_copied():
+    class Noted(L.Layer):
+        def call(self, x):
+            return 2 * x
+
+        def save_assets(self, folder):
+            raise AssertionError("there is nothing that would read them")
+
+    model = keras.Sequential([keras.Input((2,)), Noted(), L.Dense(1)])
+    new = kdx.replace_head(model, L.Identity())
+    assert new.predict(np.ones((1, 2)), verbose=0).tolist() == [[2.0, 2.0]]
+
+
 def test_mixed_precision_is_kept():
     body = L.Dense(4, dtype="mixed_bfloat16", name="body")
     model = keras.Sequential([keras.Input((3,)), body, L.Dense(2, name="head")])

@@ -184,6 +184,15 @@ def test_pure_noise_hardly_ever_looks_like_a_fall():
     assert fooled <= 9
 
 
+@pytest.mark.parametrize(("count", "in_level"), [(12, 3), (19, 3), (24, 4), (29, 5)])
+def test_the_level_is_the_median_of_as_many_losses_as_its_error_is_told_for(count, in_level, monkeypatch):
+    monkeypatch.setattr(suggestions, "_deviation", lambda _: 1.0)
+    smoothing = (1 - suggestions.BETA) / (1 + suggestions.BETA)  # the variance of a running mean
+    expected = np.sqrt(np.pi / 2 / in_level + smoothing)
+    assert suggestions._standard_error(np.ones(count)) == pytest.approx(expected, rel=1e-3)
+    assert suggestions._level(np.arange(count)) == (in_level - 1) / 2
+
+
 def test_noise_that_comes_with_the_rate_is_not_a_fall():
     rng = np.random.default_rng(0)
     growing = np.geomspace(1e-7, 0.1, 100)
