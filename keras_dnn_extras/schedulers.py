@@ -46,6 +46,7 @@ class OneCycleScheduler(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range. When `fit` begins: the model is not compiled, or its
@@ -172,6 +173,7 @@ class ExponentialLR(LearningRateCallback):
             times as many.
         history: dict of lists with one float per update, under `"learning_rate"` and, where the
             optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or none or both of `factor` and `decay_rate` are given,
@@ -278,6 +280,7 @@ class PowerLR(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or none or both of `decay_steps` and `decay_epochs` are
@@ -349,6 +352,7 @@ class PiecewiseConstantLR(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or the lists do not match. When `fit` begins: the model
