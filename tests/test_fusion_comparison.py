@@ -101,9 +101,9 @@ def test_a_fold_is_compared_without_the_activation_that_hides_an_error_in_it(act
 
 
 def test_a_fold_in_which_nothing_would_be_seen_is_told():
-    """One per cent of what the kernel adds is a thousandth of the last digit of what beta adds."""
+    """One per cent of what the kernel adds is less than the last digit of what beta adds, at any scale."""
     model = dense_norm_relu(L.Dense(3, name="other"), L.BatchNormalization(name="seen"), L.ReLU())
-    model.get_layer("bn").beta.assign(np.full(4, 1e8))
+    model.get_layer("bn").beta.assign(np.full(4, 1e20))
     report = kdx.fuse_batch_norm(model).report
     assert [fusion.batch_norm for fusion in report.fused] == ["bn", "seen"]
     assert report.unverified == ["bn"]
@@ -112,12 +112,24 @@ def test_a_fold_in_which_nothing_would_be_seen_is_told():
     assert kdx.fuse_batch_norm(model).report.unverified == []
 
 
+def test_weights_for_inputs_that_are_not_normalized_are_verified_too():
+    """The mean of what comes is a million times what standard normal inputs make."""
+    model = dense_norm_relu()
+    x = np.random.default_rng(0).normal(3e5, 1e5, (100, 5))
+    made = x @ keras.ops.convert_to_numpy(model.get_layer("dense").kernel)
+    model.get_layer("bn").moving_mean.assign(made.mean(axis=0))
+    model.get_layer("bn").moving_variance.assign(made.var(axis=0))
+    report = kdx.fuse_batch_norm(model).report
+    assert len(report.fused) == 1
+    assert report.unverified == []
+
+
 def test_a_normalization_that_goes_in_with_others_is_told_by_its_path():
     inner = behind_normalization()
     inputs = keras.Input((12,))
     model = keras.Model(inputs, inner(inputs))
     assert kdx.fuse_batch_norm(model).report.unverified == []
-    inner.get_layer("bn").beta.assign(np.full(8, 1e8))
+    inner.get_layer("bn").beta.assign(np.full(8, 1e20))
     assert kdx.fuse_batch_norm(model).report.unverified == [f"{inner.name}/norm", f"{inner.name}/bn"]
 
 
