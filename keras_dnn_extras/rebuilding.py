@@ -1,6 +1,7 @@
 """Copies of functional and sequential models: one new layer for each, some of them others or left out."""
 
 import dataclasses
+import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
 from keras_dnn_extras.sample_inputs import drawn, sizes
 from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
+
+NO_CONFIG = (NotImplementedError, TypeError, AttributeError, pickle.PicklingError)
+"""Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ def _layer_calls(level: Level, model: Any) -> list[Call]:
 def _config(operation: Any) -> dict[str, Any]:
     try:
         return keras.saving.serialize_keras_object(operation)
-    except NotImplementedError as error:
+    except NO_CONFIG as error:
         raise _no_copy(operation) from error
 
 

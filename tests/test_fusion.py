@@ -1048,6 +1048,22 @@ def test_a_module_of_torch_is_copied_or_named():
         kdx.fuse_batch_norm(followed)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+def test_a_module_of_torch_that_pickle_does_not_find_is_named():
+    import torch
+
+    class Local(torch.nn.Linear):
+        pass
+
+    wrapped = L.TorchModuleWrapper(Local(3, 6), name="body", output_shape=(None, 6))
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2)(wrapped(inputs)))
+    with pytest.raises(ValueError, match=r"'body' cannot be made anew from its config.*Received: layer="):
+        kdx.fuse_batch_norm(model)
+    with pytest.raises(ValueError, match=r"cannot be rebuilt from its config.*Received: model="):
+        copied(model)
+
+
 def test_a_layer_that_does_not_tell_a_shape_is_named():
     class Hidden(L.Layer):
         def compute_output_spec(self, *args, **kwargs):
