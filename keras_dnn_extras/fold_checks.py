@@ -54,7 +54,7 @@ def checked_folds(level: Level, plan: Plan, copy: Copy, key: int) -> FoldChecks:
     if drawn is None:
         return FoldChecks([], list(folds))
     kernels = [_kernels(plan, copy, *pair) for pair in regions]
-    checks = _Checks(old, new, kernels, [part.made.dtype for part, _ in regions])
+    checks = _Checks(old, new, kernels, [part.value.dtype for part, _ in regions])
     for scale in SCALES:
         checks.run(*drawn, scale)
         if len(checks.verified) == len(regions):
@@ -137,7 +137,7 @@ def computes_the_same(copy: Copy, key: int, call: Call) -> bool:
     if drawn is None:
         raise sample_inputs.NoInputsError(f"{call.operation.name!r} takes no random inputs")
     arrays, expected = drawn
-    dtypes = [part.made.dtype]
+    dtypes = [part.value.dtype]
     [error], [limit] = equivalence.compared(old, arrays, expected, new(arrays), dtypes)
     return not error > limit
 
@@ -159,7 +159,7 @@ class _Part:
 
     calls: list[Call]
     border: list[Value]
-    made: Value
+    value: Value
     originals: list[Value] = dataclasses.field(default_factory=list)
     folds: list[Fold] = dataclasses.field(default_factory=list)
     places: list[int] = dataclasses.field(default_factory=list)
@@ -185,27 +185,27 @@ def _regions(level: Level, plan: Plan, copy: Copy, key: int) -> list[tuple[_Part
         sources = {id(call.operation) for call in part.calls}
         part.folds += [each for each in folds if id(each.source) in sources and each is not fold] + [fold]
         borders = {new_of[value]: value for value in [*level.inputs, *part.border] if new_of.get(value)}
-        new_made: Any = new_of[fold.made]
-        new = _part_of(new_level, new_made, borders.__contains__)
+        new_value: Any = new_of[fold.made]
+        new = _part_of(new_level, new_value, borders.__contains__)
         if all(value in borders for value in new.border):
             new.originals += [borders[value] for value in new.border]
             regions.append((_without_last_activation(part), _without_last_activation(new)))
     return regions
 
 
-def _part_of(level: Level, made: Value, is_border: Callable[[Value], bool]) -> _Part:
+def _part_of(level: Level, goal: Value, is_border: Callable[[Value], bool]) -> _Part:
     makers = {value: call for call in level.calls for value in call.outputs}
     border: dict[Value, None] = {}
     needed: set[Call] = set()
-    waiting = [made]
+    waiting = [goal]
     while waiting:
         value = waiting.pop()
-        if value not in makers or (value is not made and is_border(value)):
+        if value not in makers or (value is not goal and is_border(value)):
             border[value] = None
         elif makers[value] not in needed:
             needed.add(makers[value])
             waiting.extend(makers[value].inputs)
-    return _Part([call for call in level.calls if call in needed], list(border), made)
+    return _Part([call for call in level.calls if call in needed], list(border), goal)
 
 
 def _without_last_activation(part: _Part) -> _Part:
@@ -213,7 +213,7 @@ def _without_last_activation(part: _Part) -> _Part:
     for place, call in enumerate(part.calls):
         layer = call.operation
         activation = getattr(layer, "activation", None)
-        is_last = part.made in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
+        is_last = part.value in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
         if is_last and activation not in (None, activations.linear):
             part.stand_ins[id(layer)] = without_activation(layer)
             part.calls[place] = dataclasses.replace(call, operation=part.stand_ins[id(layer)])
@@ -261,7 +261,7 @@ def _computed(part: _Part, arrays: list) -> Any:
     }
     for call in part.calls:
         call.run(known)
-    return known[part.made]
+    return known[part.value]
 
 
 def _drawn(

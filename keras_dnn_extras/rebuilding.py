@@ -244,10 +244,12 @@ def _deserialized(config: dict[str, Any], operation: Any) -> Any:
         arguments = getattr(operation, "_auto_config", None)
         if not isinstance(operation, keras.Layer) or arguments is None:
             raise _no_copy(operation) from error
-        return _made_alike(operation, keras.saving.deserialize_keras_object(arguments.config), error)
+        return _built_from_arguments(
+            operation, keras.saving.deserialize_keras_object(arguments.config), error
+        )
 
 
-def _made_alike(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
+def _built_from_arguments(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
     """Return a layer of the class and of the arguments of another one, built as it is."""
     try:
         new = type(layer)(**arguments)

@@ -769,8 +769,8 @@ def test_activity_regularizers_stay_where_they_see_the_same():
     stack += [L.BatchNormalization(name="second"), after]
     model = randomized(keras.Sequential([keras.Input((7, 7, 2)), *stack]))
     fused = kdx.fuse_batch_norm(model).model
-    kept = {layer.name for layer in fused.layers if layer.activity_regularizer is not None}
-    assert kept == {"relu", "after"}
+    regularized = {layer.name for layer in fused.layers if layer.activity_regularizer is not None}
+    assert regularized == {"relu", "after"}
     assert set_entries(fused.get_layer("after")) == {"activity_regularizer"}
 
 
