@@ -88,7 +88,7 @@ def test_outputs_are_compared_before_they_saturate():
 
 @pytest.mark.parametrize("activation", ["relu", "softmax", "tanh"])
 def test_a_fold_is_compared_without_the_activation_that_hides_an_error_in_it(activation, monkeypatch):
-    """The bias leaves nothing of a ReLU, and ones and zeros of the others, whatever inputs and kernel are."""
+    """The bias leaves nothing of a ReLU, and ones and zeros of the others, whatever the inputs are."""
     dense = L.Dense(3, activation=activation, name="dense")
     stack = [L.ReLU(), L.BatchNormalization(name="bn"), dense]
     model = randomized(keras.Sequential([keras.Input((5,)), *stack]))
