@@ -6,12 +6,16 @@ Keras's spatial dropout tells the dtype of its variables instead of its policy, 
 
 import contextlib
 import inspect
+import pickle
 import threading
 from typing import Any
 
 import keras
 
 from keras_dnn_extras.attributes import replaced
+
+NO_CONFIG = (NotImplementedError, TypeError, AttributeError, pickle.PicklingError)
+"""Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
 
 _REPLACING = threading.Lock()  # of methods of layers, which models may share: by one thread at a time
 
@@ -37,7 +41,7 @@ def _forgotten(layer: Any) -> dict[str, Any]:
     """Return arguments that the class of a layer takes, and that are not in its config as they are."""
     try:
         config = layer.get_config()
-    except NotImplementedError:  # which matters where its config is asked for
+    except NO_CONFIG:  # which matters where its config is asked for
         return {}
     parameters = inspect.signature(type(layer).__init__).parameters
     any_name = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())

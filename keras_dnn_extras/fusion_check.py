@@ -200,9 +200,9 @@ class _Comparer:
         errors, limits = equivalence.compared(
             sample.prober, sample.arrays, sample.expected, results, [v.dtype for v in sample.values]
         )
-        made = list(zip(sample.folds, errors[sample.outputs :], limits[sample.outputs :], strict=True))
-        unseen = [fold for fold, error, _ in made if np.isnan(error)]
-        wrong = [(fold, error) for fold, error, limit in made if not error <= limit]
+        of_folds = list(zip(sample.folds, errors[sample.outputs :], limits[sample.outputs :], strict=True))
+        unseen = [fold for fold, error, _ in of_folds if np.isnan(error)]
+        wrong = [(fold, error) for fold, error, limit in of_folds if not error <= limit]
         of_outputs = list(zip(errors, limits, strict=True))[: sample.outputs]
         largest = max((error for error, _ in of_outputs if not np.isnan(error)), default=0.0)
         if unseen:

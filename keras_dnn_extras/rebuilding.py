@@ -14,9 +14,11 @@ from keras import tree
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
-from keras_dnn_extras.configs import copy_what_no_config_holds, serialized
+from keras_dnn_extras.configs import NO_CONFIG, copy_what_no_config_holds, serialized
 from keras_dnn_extras.sample_inputs import drawn, sizes
 from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
+
+"""Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def _layer_calls(level: Level, model: Any) -> list[Call]:
 def _config(operation: Any) -> dict[str, Any]:
     try:
         return serialized(operation)
-    except NotImplementedError as error:
+    except NO_CONFIG as error:
         raise _no_copy(operation) from error
 
 
@@ -241,10 +243,12 @@ def _deserialized(config: dict[str, Any], operation: Any) -> Any:
         arguments = getattr(operation, "_auto_config", None)
         if not isinstance(operation, keras.Layer) or arguments is None:
             raise _no_copy(operation) from error
-        return _made_alike(operation, keras.saving.deserialize_keras_object(arguments.config), error)
+        return _built_from_arguments(
+            operation, keras.saving.deserialize_keras_object(arguments.config), error
+        )
 
 
-def _made_alike(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
+def _built_from_arguments(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
     """Return a layer of the class and of the arguments of another one, built as it is."""
     try:
         new = type(layer)(**arguments)

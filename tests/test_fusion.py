@@ -787,8 +787,8 @@ def test_activity_regularizers_stay_where_they_see_the_same():
     stack += [L.BatchNormalization(name="second"), after]
     model = randomized(keras.Sequential([keras.Input((7, 7, 2)), *stack]))
     fused = kdx.fuse_batch_norm(model).model
-    kept = {layer.name for layer in fused.layers if layer.activity_regularizer is not None}
-    assert kept == {"relu", "after"}
+    regularized = {layer.name for layer in fused.layers if layer.activity_regularizer is not None}
+    assert regularized == {"relu", "after"}
     assert set_entries(fused.get_layer("after")) == {"activity_regularizer"}
 
 
@@ -1081,6 +1081,22 @@ def test_a_module_of_torch_is_copied_or_named():
         ValueError, match=r"'body' does not tell the shape.*`output_shape`.*Received: model="
     ):
         kdx.fuse_batch_norm(followed)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+def test_a_module_of_torch_that_pickle_does_not_find_is_named():
+    import torch
+
+    class Local(torch.nn.Linear):
+        pass
+
+    wrapped = L.TorchModuleWrapper(Local(3, 6), name="body", output_shape=(None, 6))
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2)(wrapped(inputs)))
+    with pytest.raises(ValueError, match=r"'body' cannot be made anew from its config.*Received: layer="):
+        kdx.fuse_batch_norm(model)
+    with pytest.raises(ValueError, match=r"cannot be rebuilt from its config.*Received: model="):
+        copied(model)
 
 
 def test_a_layer_that_does_not_tell_a_shape_is_named():

@@ -88,11 +88,11 @@ def test_outputs_are_compared_before_they_saturate():
 
 @pytest.mark.parametrize("activation", ["relu", "softmax", "tanh"])
 def test_a_fold_is_compared_without_the_activation_that_hides_an_error_in_it(activation, monkeypatch):
-    """The bias leaves nothing of a ReLU, and ones and zeros of the others, whatever the kernel is."""
+    """The bias leaves nothing of a ReLU, and ones and zeros of the others, whatever the inputs are."""
     dense = L.Dense(3, activation=activation, name="dense")
     stack = [L.ReLU(), L.BatchNormalization(name="bn"), dense]
     model = randomized(keras.Sequential([keras.Input((5,)), *stack]))
-    dense.bias.assign([-300.0, -100.0, -200.0])
+    dense.bias.assign([-3e8, -1e8, -2e8])
     assert [f.into for f in kdx.fuse_batch_norm(model).report.fused] == ["dense"]
     monkeypatch.setattr(folding, "fold_inputs", wrong_rows(folding.fold_inputs, [0]))
     report = kdx.fuse_batch_norm(model).report
@@ -101,9 +101,9 @@ def test_a_fold_is_compared_without_the_activation_that_hides_an_error_in_it(act
 
 
 def test_a_fold_in_which_nothing_would_be_seen_is_told():
-    """One per cent of what the kernel adds is a thousandth of the last digit of what beta adds."""
+    """One per cent of what the kernel adds is less than the last digit of what beta adds, at any scale."""
     model = dense_norm_relu(L.Dense(3, name="other"), L.BatchNormalization(name="seen"), L.ReLU())
-    model.get_layer("bn").beta.assign(np.full(4, 1e8))
+    model.get_layer("bn").beta.assign(np.full(4, 1e20))
     report = kdx.fuse_batch_norm(model).report
     assert [fusion.batch_norm for fusion in report.fused] == ["bn", "seen"]
     assert report.unverified == ["bn"]
@@ -112,12 +112,24 @@ def test_a_fold_in_which_nothing_would_be_seen_is_told():
     assert kdx.fuse_batch_norm(model).report.unverified == []
 
 
+def test_weights_for_inputs_that_are_not_normalized_are_verified_too():
+    """The mean of what comes is a million times what standard normal inputs make."""
+    model = dense_norm_relu()
+    x = np.random.default_rng(0).normal(3e5, 1e5, (100, 5))
+    sums = x @ keras.ops.convert_to_numpy(model.get_layer("dense").kernel)
+    model.get_layer("bn").moving_mean.assign(sums.mean(axis=0))
+    model.get_layer("bn").moving_variance.assign(sums.var(axis=0))
+    report = kdx.fuse_batch_norm(model).report
+    assert len(report.fused) == 1
+    assert report.unverified == []
+
+
 def test_a_normalization_that_goes_in_with_others_is_told_by_its_path():
     inner = behind_normalization()
     inputs = keras.Input((12,))
     model = keras.Model(inputs, inner(inputs))
     assert kdx.fuse_batch_norm(model).report.unverified == []
-    inner.get_layer("bn").beta.assign(np.full(8, 1e8))
+    inner.get_layer("bn").beta.assign(np.full(8, 1e20))
     assert kdx.fuse_batch_norm(model).report.unverified == [f"{inner.name}/norm", f"{inner.name}/bn"]
 
 
