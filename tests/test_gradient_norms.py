@@ -107,6 +107,16 @@ def test_norms_are_those_of_each_update(mode, clipping, accumulation):
     assert monitor.findings == []
 
 
+def test_clipping_makes_nan_of_infinity():
+    x, y = truth.data(2)
+    x[0, 0] = math.inf
+    monitor = kdx.GradientNormMonitor(on_problem="ignore")
+    fit(truth.linear_model(SGD(0.0, global_clipnorm=2.4)), x, y, monitor, epochs=1)
+    assert monitor.history["gradient_norm"][0] == math.inf
+    assert math.isnan(monitor.history["clipped_gradient_norm"][0])
+    np.testing.assert_allclose(monitor.history["clipped_gradient_norm"][1], 2.4, rtol=10 * EPS)
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class Scaled(truth.MeanOutput):
     """The loss of the linear model, and so its gradient, times a number."""
