@@ -52,6 +52,10 @@ class Samplers:
         held = _held(model)
         return len(held) == len(self._held) and all(map(_is_same, held, self._held))
 
+    def note(self) -> None:
+        """Take what the layers hold now for what they had: a layer may keep something of a call."""
+        self._held = _held(self._model)
+
     def of(self, batch: Any, from_logits: Any) -> "Sampler":
         """Return the sampler for inputs like those of `batch`."""
         kinds = tree.map_structure(lambda array: (array.shape[1:], str(array.dtype)), batch)

@@ -170,6 +170,8 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
         (lambda: kdx.risk_coverage([], []), ValueError, "n above 0"),
         (lambda: kdx.risk_coverage([0, 1], [0.1, math.nan]), ValueError, "`uncertainty` to have no NaN"),
         (lambda: kdx.plot_uncertainty([True], [math.nan]), ValueError, "finite"),
+        (lambda: kdx.plot_uncertainty([True], [0.1], bins=2**31), ValueError, "bins=2147483648"),
+        (lambda: kdx.plot_uncertainty([True], [0.1], bins=2.5), TypeError, "bins=2.5"),
         (lambda: kdx.plot_band([0, 1], [0], [1, 1]), ValueError, "one length"),
     ],
 )
