@@ -64,7 +64,7 @@ def test_calibration_error_by_hand():
 def test_the_lower_edge_belongs_to_a_bin_and_1_to_the_last():
     # bins of 0.25: 0.5 and 0.7 share one, 0.75 and 1 the last
     probabilities = [[0.5, 0.5], [0.7, 0.3], [0.75, 0.25], [1.0, 0.0]]
-    y_true = [0, 1, 1, 0]
+    y_true = [0, 1, 0, 1]
     expected = (abs(1 - (0.5 + 0.7)) + abs(1 - (0.75 + 1))) / 4
     own = kdx.expected_calibration_error(y_true, probabilities, bins=4)
     assert own == pytest.approx(expected, abs=ROUNDING)
