@@ -73,7 +73,10 @@ def _held(model: keras.Model) -> list:
     for layer in model._flatten_layers():
         held += [layer, layer.trainable, layer.dtype_policy]
         if not isinstance(layer, keras.Model):  # which `fit` and `compile` set a lot in
-            held += [value for name, value in vars(layer).items() if not name.startswith("_")]
+            attributes = list(
+                vars(layer).items()
+            )  # at once: other threads put `call` there and take it away
+            held += [value for name, value in attributes if not name.startswith("_") and name != "call"]
     return held
 
 
