@@ -15,15 +15,7 @@ from keras_dnn_extras import equivalence
 from keras_dnn_extras.arguments import check_positive
 from keras_dnn_extras.engines import ENGINES, EngineError, built_engine, called, rounding_of_products
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import refuse_own_draws
-from keras_dnn_extras.mc_dropout import (
-    MCAlphaDropout,
-    MCDropout,
-    MCGaussianDropout,
-    MCSpatialDropout1D,
-    MCSpatialDropout2D,
-    MCSpatialDropout3D,
-)
+from keras_dnn_extras.mc_conversion import active_layers
 from keras_dnn_extras.signatures import Run, Signature, caller, signature_of
 from keras_dnn_extras.surgery import Level, functional_of
 
@@ -33,10 +25,6 @@ _ROUNDS = 15  # of turns that the engines take
 _TURN = 0.002  # seconds, and at least one call
 _MEASURED = 0.5  # seconds of calls of the engine that was chosen
 _CALLS = (30, 2000)  # the least and the most of them
-_MC_LAYERS = (
-    *(MCDropout, MCAlphaDropout, MCGaussianDropout),
-    *(MCSpatialDropout1D, MCSpatialDropout2D, MCSpatialDropout3D),
-)
 _MC = "Call `mc_predict`, which draws samples, or convert the model with `to_deterministic`."
 
 
@@ -191,7 +179,7 @@ def _check_no_states(model: keras.Model) -> None:
 
 def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
-    layers = [layer.name for layer in model._flatten_layers() if isinstance(layer, _MC_LAYERS)]
+    layers = [layer.name for layer in active_layers(model)]
     if layers:
         raise ValueError(
             f"The model draws random numbers at inference. {_MC} Received: model={model}, layers={layers}"
@@ -243,7 +231,6 @@ class _Truth:
     def _check_repeats(self, first: Any, second: Any) -> None:
         flat = [_comparable(tree.flatten(found)) for found in (first, second)]
         if not all(error <= self._rounding for error in equivalence.relative_errors(*flat)):
-            refuse_own_draws(self._model)  # of which the remedy below is none
             raise ValueError(
                 "Two calls of the model gave different outputs: it draws random numbers at inference, or "
                 f"changes variables. {_MC} Received: model={self._model}"
