@@ -677,9 +677,10 @@ def test_an_autoencoder_that_cannot_be_built_leaves_no_trace_in_the_encoder(tied
 
     model = chain((6,), L.Dense(4, "relu", name="first"), L.Dense(2, name="second"))
     attributes = {layer.name: set(vars(layer)) for layer in model.layers}
-    with monkeypatch.context() as patch, pytest.raises(error, match="stop here"):
+    with monkeypatch.context() as patch:
         patch.setattr(L.Activation, "compute_output_spec", fails)  # after the encoder has been called
-        kdx.build_autoencoder(model, tied=tied, noise=0.1)
+        with pytest.raises(error, match="stop here"):
+            kdx.build_autoencoder(model, tied=tied, noise=0.1)
     assert {layer.name: set(vars(layer)) for layer in model.layers} == attributes
     # The next call of the encoder is its first one in a graph.
     autoencoder = kdx.build_autoencoder(model, tied=tied)
