@@ -168,6 +168,14 @@ def test_other_shapes_before_a_scaling_layer_are_undone_and_dropout_has_no_image
     np.testing.assert_array_equal(autoencoder.predict(x, verbose=0), x)
 
 
+def test_an_encoder_with_lora_weights_has_a_mirror_image_that_is_not_tied():
+    model = linear(np.eye(FEATURES))
+    layer(model, "there").enable_lora(2)
+    assert kdx.build_autoencoder(model).output_shape == (None, FEATURES)
+    with pytest.raises(ValueError, match="LoRA"):
+        kdx.build_autoencoder(model, tied=True)
+
+
 @pytest.mark.parametrize("structure", [dict, list])
 def test_an_input_in_a_structure_and_nested_models(structure):
     inner = keras.Sequential([keras.Input((FEATURES,)), L.Dense(4, name="inner"), L.Dropout(0.2)])
