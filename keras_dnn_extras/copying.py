@@ -9,7 +9,7 @@ import keras
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from keras_dnn_extras.optimizer_state import value_on_host
-from keras_dnn_extras.rebuilding import copy_adapted
+from keras_dnn_extras.rebuilding import NO_CONFIG, copy_adapted
 
 
 def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:
@@ -39,7 +39,7 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
             config = converted(config) if converted else config
             # The config was made here and now: it holds no code but the model's own.
             copy = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=False)
-    except (TypeError, NotImplementedError) as error:
+    except NO_CONFIG as error:
         raise ValueError(
             "The model cannot be rebuilt from its config. Give its classes `get_config` and `from_config`"
             f"{instead}. Received: model={model}"

@@ -19,6 +19,9 @@ from keras_dnn_extras.surgery import Call, Level, Value
 DISTURBANCE = 0.01
 """The relative error in each number of a kernel that a comparison has to notice."""
 
+SCALES = (1.0, 1e3, 1e6)
+"""Of the inputs: larger ones show errors in weights that were trained on data which are not normalized."""
+
 _WITH_ACTIVATION_LAST = LINEAR.keys() - {
     *(layers.LSTM, layers.GRU, layers.SimpleRNN, layers.MultiHeadAttention, layers.GroupQueryAttention)
 }
@@ -50,41 +53,70 @@ def checked_folds(level: Level, plan: Plan, copy: Copy, key: int) -> FoldChecks:
     drawn = _drawn(regions, old) if regions else None
     if drawn is None:
         return FoldChecks([], list(folds))
-    arrays, expected = drawn
-    dtypes = [part.made.dtype for part, _ in regions]
-    errors, limits = equivalence.compared(old, arrays, expected, new(arrays), dtypes)
-    failed = [
-        (part.folds[-1], error)
-        for (part, _), error, limit in zip(regions, errors, limits, strict=True)
-        if not error <= limit
-    ]
     kernels = [_kernels(plan, copy, *pair) for pair in regions]
-    verified: set[int] = set()
-    for pair, noticed in zip(
-        regions, _noticed(new, kernels, arrays, expected, limits, dtypes), strict=True
-    ):
-        verified.update(id(fold) for fold in pair[0].folds if noticed)
+    checks = _Checks(old, new, kernels, [part.value.dtype for part, _ in regions])
+    for scale in SCALES:
+        checks.run(*drawn, scale)
+        if len(checks.verified) == len(regions):
+            break
+    verified = {id(fold) for place in checks.verified for fold in regions[place][0].folds}
+    failed = [(regions[place][0].folds[-1], error) for place, error in checks.failed.items()]
     return FoldChecks(failed, [fold for fold in folds if id(fold) not in verified])
 
 
-def _noticed(
-    program: equivalence.Program,
-    kernels: list[list[Any]],
-    arrays: list[np.ndarray],
-    expected: list[np.ndarray],
-    limits: list[float],
-    dtypes: list[str],
-) -> list[bool]:
-    """Return of each part of a copy whether it shows when each layer with a fold in it is disturbed."""
-    noticed = [bool(of_part) for of_part in kernels]
-    disturbance = max(DISTURBANCE, 4 * equivalence.tolerance(dtypes))
-    for turn in range(max(map(len, kernels))):
-        variables = [v for of_part in kernels for of_layer in of_part[turn : turn + 1] for v in of_layer]
-        errors = equivalence.relative_errors(program.disturbed(arrays, variables, disturbance), expected)
-        for place, of_part in enumerate(kernels):
-            if turn < len(of_part):
-                noticed[place] = noticed[place] and errors[place] > limits[place]
-    return noticed
+class _Checks:
+    """Compares parts of a model with those of its copy, and disturbs these.
+
+    Args:
+        old, new: what computes the parts.
+        kernels: of each part of the copy, the variables of each layer in it that has a fold.
+        dtypes: of what comes out of each part.
+
+    Attributes:
+        failed: the error of each part that differs beyond rounding, by its place.
+        verified: places of parts in which an error would have been noticed.
+    """
+
+    def __init__(
+        self,
+        old: equivalence.Program,
+        new: equivalence.Program,
+        kernels: list[list[Any]],
+        dtypes: list[str],
+    ):
+        self.failed: dict[int, float] = {}
+        self.verified: set[int] = set()
+        self._old = old
+        self._new = new
+        self._kernels = kernels
+        self._dtypes = dtypes
+
+    def run(self, arrays: list[np.ndarray], expected: list[np.ndarray], scale: float) -> None:
+        """Compare, and disturb, with `arrays` times `scale`; `expected` is what comes of them unscaled."""
+        if scale != 1:
+            arrays = [a * np.asarray(scale, a.dtype) if a.dtype.kind == "f" else a for a in arrays]
+            expected = self._old(arrays)
+        errors, limits = equivalence.compared(self._old, arrays, expected, self._new(arrays), self._dtypes)
+        for place, (error, limit) in enumerate(zip(errors, limits, strict=True)):
+            if error > limit or (scale == 1 and np.isnan(error)):
+                self.failed[place] = error
+        noticed = self._noticed(arrays, expected, limits)
+        self.verified |= {place for place, is_noticed in enumerate(noticed) if is_noticed}
+
+    def _noticed(
+        self, arrays: list[np.ndarray], expected: list[np.ndarray], limits: list[float]
+    ) -> list[bool]:
+        """Return of each part whether it shows when each layer with a fold in it is disturbed."""
+        noticed = [bool(of_part) for of_part in self._kernels]
+        disturbance = max(DISTURBANCE, 4 * equivalence.tolerance(self._dtypes))
+        for turn in range(max(map(len, self._kernels))):
+            layers_disturbed = [layer for of_part in self._kernels for layer in of_part[turn : turn + 1]]
+            variables = [variable for of_layer in layers_disturbed for variable in of_layer]
+            results = self._new.disturbed(arrays, variables, disturbance)
+            for place, error in enumerate(equivalence.relative_errors(results, expected)):
+                if turn < len(self._kernels[place]):
+                    noticed[place] = noticed[place] and error > limits[place]
+        return noticed
 
 
 def computes_the_same(copy: Copy, key: int, call: Call) -> bool:
@@ -105,7 +137,7 @@ def computes_the_same(copy: Copy, key: int, call: Call) -> bool:
     if drawn is None:
         raise sample_inputs.NoInputsError(f"{call.operation.name!r} takes no random inputs")
     arrays, expected = drawn
-    dtypes = [part.made.dtype]
+    dtypes = [part.value.dtype]
     [error], [limit] = equivalence.compared(old, arrays, expected, new(arrays), dtypes)
     return not error > limit
 
@@ -127,7 +159,7 @@ class _Part:
 
     calls: list[Call]
     border: list[Value]
-    made: Value
+    value: Value
     originals: list[Value] = dataclasses.field(default_factory=list)
     folds: list[Fold] = dataclasses.field(default_factory=list)
     places: list[int] = dataclasses.field(default_factory=list)
@@ -153,27 +185,27 @@ def _regions(level: Level, plan: Plan, copy: Copy, key: int) -> list[tuple[_Part
         sources = {id(call.operation) for call in part.calls}
         part.folds += [each for each in folds if id(each.source) in sources and each is not fold] + [fold]
         borders = {new_of[value]: value for value in [*level.inputs, *part.border] if new_of.get(value)}
-        new_made: Any = new_of[fold.made]
-        new = _part_of(new_level, new_made, borders.__contains__)
+        new_value: Any = new_of[fold.made]
+        new = _part_of(new_level, new_value, borders.__contains__)
         if all(value in borders for value in new.border):
             new.originals += [borders[value] for value in new.border]
             regions.append((_without_last_activation(part), _without_last_activation(new)))
     return regions
 
 
-def _part_of(level: Level, made: Value, is_border: Callable[[Value], bool]) -> _Part:
+def _part_of(level: Level, goal: Value, is_border: Callable[[Value], bool]) -> _Part:
     makers = {value: call for call in level.calls for value in call.outputs}
     border: dict[Value, None] = {}
     needed: set[Call] = set()
-    waiting = [made]
+    waiting = [goal]
     while waiting:
         value = waiting.pop()
-        if value not in makers or (value is not made and is_border(value)):
+        if value not in makers or (value is not goal and is_border(value)):
             border[value] = None
         elif makers[value] not in needed:
             needed.add(makers[value])
             waiting.extend(makers[value].inputs)
-    return _Part([call for call in level.calls if call in needed], list(border), made)
+    return _Part([call for call in level.calls if call in needed], list(border), goal)
 
 
 def _without_last_activation(part: _Part) -> _Part:
@@ -181,7 +213,7 @@ def _without_last_activation(part: _Part) -> _Part:
     for place, call in enumerate(part.calls):
         layer = call.operation
         activation = getattr(layer, "activation", None)
-        is_last = part.made in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
+        is_last = part.value in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
         if is_last and activation not in (None, activations.linear):
             part.stand_ins[id(layer)] = without_activation(layer)
             part.calls[place] = dataclasses.replace(call, operation=part.stand_ins[id(layer)])
@@ -229,7 +261,7 @@ def _computed(part: _Part, arrays: list) -> Any:
     }
     for call in part.calls:
         call.run(known)
-    return known[part.made]
+    return known[part.value]
 
 
 def _drawn(

@@ -200,9 +200,9 @@ class _Comparer:
         errors, limits = equivalence.compared(
             sample.prober, sample.arrays, sample.expected, results, [v.dtype for v in sample.values]
         )
-        made = list(zip(sample.folds, errors[sample.outputs :], limits[sample.outputs :], strict=True))
-        unseen = [fold for fold, error, _ in made if np.isnan(error)]
-        wrong = [(fold, error) for fold, error, limit in made if not error <= limit]
+        of_folds = list(zip(sample.folds, errors[sample.outputs :], limits[sample.outputs :], strict=True))
+        unseen = [fold for fold, error, _ in of_folds if np.isnan(error)]
+        wrong = [(fold, error) for fold, error, limit in of_folds if not error <= limit]
         of_outputs = list(zip(errors, limits, strict=True))[: sample.outputs]
         largest = max((error for error, _ in of_outputs if not np.isnan(error)), default=0.0)
         if unseen:
@@ -236,31 +236,30 @@ class _Comparer:
 
     def _go_without_outputs(self, key: int) -> None:
         """Compare layers whose code is not Keras's by themselves, where their model takes no inputs."""
-        for call in self._census.levels[key].calls:
-            layer = call.operation
-            of_keras = type(layer).__module__.split(".")[0] == "keras"
-            if not of_keras and isinstance(layer, keras.Layer) and id(layer) in self._copy.operations:
-                self._check_alone(key, call)
+        calls = {id(call.operation): call for call in reversed(self._census.levels[key].calls)}
+        own = [call for call in calls.values() if self._is_own(call.operation)]
+        unchecked = [call.operation.name for call in own if not self._is_like_its_copy(key, call)]
         if self._census.models[key] is self._model:
             self.comparison.error = float("nan")
         path = self._census.paths[key].rstrip("/")
         self.comparison.remarks.append(
             f"The outputs of {repr(path) if path else 'the model'} were not compared, as it takes no "
-            "random inputs. Pass `inputs`, a few rows of its data. Each fold was checked by itself."
+            "random inputs. Pass `inputs`, a few rows of its data. Each fold was checked by itself"
+            + (f", and nothing in {_named(tuple(unchecked))}." if unchecked else ".")
         )
 
-    def _check_alone(self, key: int, call: Call) -> None:
-        layer = call.operation
+    def _is_own(self, layer: Any) -> bool:
+        of_keras = type(layer).__module__.split(".")[0] == "keras"
+        return isinstance(layer, keras.Layer) and not of_keras and id(layer) in self._copy.operations
+
+    def _is_like_its_copy(self, key: int, call: Call) -> bool:
+        """Return whether a layer takes inputs of its own, of which its copy makes the same."""
         try:
-            same = computes_the_same(self._copy, key, call)
-        except sample_inputs.NoInputsError as error:
-            raise ValueError(
-                f"A copy of {layer.name!r} could not be compared with it: neither the model nor the layer "
-                "takes random inputs of the shapes and dtypes of its `Input`. Pass `inputs`, a few rows of "
-                f"the model's data. Received: layer={layer}"
-            ) from error
-        if not same:
-            raise ValueError(_unlike_layer(layer))
+            if computes_the_same(self._copy, key, call):
+                return True
+        except sample_inputs.NoInputsError:
+            return False
+        raise ValueError(_unlike_layer(call.operation))
 
 
 def _unlike_layer(layer: Any) -> str:

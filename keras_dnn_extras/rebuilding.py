@@ -1,6 +1,7 @@
 """Copies of functional and sequential models: one new layer for each, some of them others or left out."""
 
 import dataclasses
+import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
 from keras_dnn_extras.sample_inputs import drawn, sizes
 from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
+
+NO_CONFIG = (NotImplementedError, TypeError, AttributeError, pickle.PicklingError)
+"""Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ def _layer_calls(level: Level, model: Any) -> list[Call]:
 def _config(operation: Any) -> dict[str, Any]:
     try:
         return keras.saving.serialize_keras_object(operation)
-    except NotImplementedError as error:
+    except NO_CONFIG as error:
         raise _no_copy(operation) from error
 
 
@@ -236,7 +240,25 @@ def _deserialized(config: dict[str, Any], operation: Any) -> Any:
     try:
         return keras.saving.deserialize_keras_object(config, custom_objects=_own_objects(operation))
     except (TypeError, NotImplementedError) as error:
-        raise _no_copy(operation) from error
+        # A config may have more than `__init__` takes, as in KerasHub's ViT. Keras notes what it got.
+        arguments = getattr(operation, "_auto_config", None)
+        if not isinstance(operation, keras.Layer) or arguments is None:
+            raise _no_copy(operation) from error
+        return _built_from_arguments(
+            operation, keras.saving.deserialize_keras_object(arguments.config), error
+        )
+
+
+def _built_from_arguments(layer: Any, arguments: dict[str, Any], error: Exception) -> Any:
+    """Return a layer of the class and of the arguments of another one, built as it is."""
+    try:
+        new = type(layer)(**arguments)
+    except TypeError:
+        raise _no_copy(layer) from error
+    new.name, new.trainable, new.dtype_policy = layer.name, layer.trainable, layer.dtype_policy
+    if layer.built and layer.get_build_config():
+        new.build_from_config(layer.get_build_config())
+    return new
 
 
 def _no_copy(operation: Any) -> ValueError:

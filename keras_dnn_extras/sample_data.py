@@ -83,7 +83,7 @@ def _as_array(data: Any, tensor: Any) -> np.ndarray:
         ) from error
     if array.ndim == len(tensor.shape) - 1 and tensor.shape[-1] == 1:  # as Keras takes it
         array = array[..., None]
-    rows = ROWS if array.ndim and array[:ROWS].size < LARGE else 2
+    rows = tensor.shape[0] or (ROWS if array.ndim and array[:ROWS].size < LARGE else 2)
     return array[:rows] if array.ndim else array
 
 

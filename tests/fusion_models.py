@@ -1,9 +1,12 @@
-"""Models with batch normalizations, with random statistics, by the pattern that they show."""
+"""Models with batch normalizations, with random statistics, by the pattern that they show, and helpers."""
 
+import functools
 import inspect
 
 import keras
 import numpy as np
+
+import keras_dnn_extras as kdx
 
 L = keras.layers
 # Keras on torch repeats the border there, and takes means of that: as right to fold, not what others do.
@@ -173,3 +176,80 @@ def _joined_before():
     inputs = keras.Input((5,))
     relu = L.ReLU()(inputs)
     return keras.Model(inputs, L.Dense(3)(L.Concatenate()([relu, _norm()(inputs), relu])))
+
+
+PATTERNS = {f"backward {k}": v for k, v in BACKWARD.items()} | {
+    f"forward {k}": v for k, v in FORWARD.items()
+}
+
+
+@functools.cache
+def fused_pattern(pattern):
+    """Return a model and what came of it, which tests read and do not change."""
+    model = randomized(PATTERNS[pattern]())
+    return model, kdx.fuse_batch_norm(model)
+
+
+def normalizations(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
+
+
+def predicted(model, inputs):
+    given = inputs if len(inputs) > 1 else inputs[0]
+    return [np.asarray(keras.ops.convert_to_numpy(y), "float64") for y in keras.tree.flatten(model(given))]
+
+
+def relative_error(found, expected):
+    return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
+
+
+def assert_same(model, fused, limit=2e-6):
+    inputs = inputs_of(model)
+    for found, expected in zip(predicted(fused, inputs), predicted(model, inputs), strict=True):
+        assert relative_error(found, expected) <= limit
+
+
+def weights_of(model):
+    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+
+
+def dense_norm_relu(*extra, shape=(5,)):
+    stack = [
+        keras.Input(shape),
+        L.Dense(4, name="dense"),
+        L.BatchNormalization(name="bn"),
+        L.ReLU(name="relu"),
+    ]
+    return randomized(keras.Sequential([*stack, *extra]))
+
+
+def functional(build, *shapes):
+    inputs = [keras.Input(shape) for shape in shapes or [(5,)]]
+    return randomized(keras.Model(inputs if len(inputs) > 1 else inputs[0], build(*inputs)))
+
+
+def stacked(*stack):
+    def build(x):
+        for layer in stack:
+            x = layer(x)
+        return x
+
+    return build
+
+
+def norm_relu(**kwargs):
+    return L.BatchNormalization(name="bn", **kwargs), L.ReLU(name="relu")
+
+
+class Forgetful(L.Layer):
+    """Multiplies by a factor that its config does not have."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy}

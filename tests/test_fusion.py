@@ -1,7 +1,6 @@
 """fuse_batch_norm: what is folded, to what precision, what stays and why, and what is kept."""
 
 import dataclasses
-import functools
 import importlib.util
 import inspect
 import json
@@ -14,65 +13,34 @@ import keras
 import numpy as np
 import oracle
 import pytest
-from fusion_models import BACKWARD, FORWARD, inputs_of, randomized
+from fusion_models import (
+    BACKWARD,
+    PATTERNS,
+    Forgetful,
+    assert_same,
+    dense_norm_relu,
+    functional,
+    fused_pattern,
+    inputs_of,
+    norm_relu,
+    normalizations,
+    predicted,
+    randomized,
+    relative_error,
+    stacked,
+    weights_of,
+)
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras import equivalence, folding
+from keras_dnn_extras.copying import copied
 
 L = keras.layers
 FACTOR = 3.0  # that the code of a layer refers to
 BACKEND = keras.backend.backend()
-PATTERNS = {f"backward {k}": v for k, v in BACKWARD.items()} | {
-    f"forward {k}": v for k, v in FORWARD.items()
-}
-
-
-def normalizations(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, L.BatchNormalization)]
-
-
-def predicted(model, inputs):
-    given = inputs if len(inputs) > 1 else inputs[0]
-    return [np.asarray(keras.ops.convert_to_numpy(y), "float64") for y in keras.tree.flatten(model(given))]
-
-
-def relative_error(found, expected):
-    return np.max(np.abs(found - expected)) / np.max(np.abs(expected))
-
-
-def assert_same(model, fused, limit=2e-6):
-    inputs = inputs_of(model)
-    for found, expected in zip(predicted(fused, inputs), predicted(model, inputs), strict=True):
-        assert relative_error(found, expected) <= limit
-
-
-def weights_of(model):
-    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
-
-
-def dense_norm_relu(*extra, shape=(5,)):
-    stack = [
-        keras.Input(shape),
-        L.Dense(4, name="dense"),
-        L.BatchNormalization(name="bn"),
-        L.ReLU(name="relu"),
-    ]
-    return randomized(keras.Sequential([*stack, *extra]))
-
-
-def functional(build, *shapes):
-    inputs = [keras.Input(shape) for shape in shapes or [(5,)]]
-    return randomized(keras.Model(inputs if len(inputs) > 1 else inputs[0], build(*inputs)))
 
 
 # -- what is folded --------------------------------------------------------------------------------------
-
-
-@functools.cache
-def fused_pattern(pattern):
-    """Return a model and what came of it, which tests read and do not change."""
-    model = randomized(PATTERNS[pattern]())
-    return model, kdx.fuse_batch_norm(model)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -186,6 +154,66 @@ def test_an_adapted_normalization_that_stays_is_adapted_in_the_copy():
     assert result.report.max_relative_error == 0
 
 
+def test_an_adapted_normalization_of_half_precision_is_adapted_in_copies():
+    """Its constants are casts of its weights. On PyTorch those of float32 are views, and move with them."""
+    normalization = L.Normalization(dtype="mixed_float16", name="norm")
+    normalization.adapt(np.random.default_rng(0).normal(3, 2, (100, 5)))
+    model = keras.Sequential([keras.Input((5,)), normalization, L.ReLU(), L.Dense(2)])
+    x = np.random.default_rng(1).normal(3, 2, (8, 5)).astype("float32")
+    expected = keras.ops.convert_to_numpy(normalization(x))
+    for copy in (kdx.fuse_batch_norm(model).model, copied(model)):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(copy.get_layer("norm")(x)), expected)
+
+
+SINCE_314 = "renorm" in inspect.signature(L.BatchNormalization).parameters
+
+
+def trained_with(**kwargs):
+    """Return a trained model with normalizations that go backward, forward, into another one, and stay."""
+    stack = [L.Dense(4, name="a"), L.BatchNormalization(name="backward", **kwargs), L.ReLU()]
+    stack += [L.BatchNormalization(name="forward", **kwargs), L.Dense(3, name="b"), L.ReLU()]
+    stack += [
+        L.BatchNormalization(name="stays", **kwargs),
+        L.BatchNormalization(name="into", **kwargs),
+        L.ReLU(),
+    ]
+    model = keras.Sequential([keras.Input((5,)), *stack])
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(2, 3, (64, 5)), rng.normal(size=(64, 3)), batch_size=16, verbose=0)
+    return model
+
+
+def assert_folded_to_the_oracle(model):
+    result = kdx.fuse_batch_norm(model)
+    assert [fusion.batch_norm for fusion in result.report.fused] == ["backward", "forward", "into"]
+    x = np.random.default_rng(1).normal(2, 3, (6, 5)).astype("float32")
+    expected = oracle.outputs_of(model, x)
+    assert relative_error(predicted(result.model, [x])[0], expected) <= 2e-6
+    return result.model
+
+
+@pytest.mark.skipif(not SINCE_314, reason="since Keras 3.14")
+@pytest.mark.parametrize("clipping", [None, {"rmax": 1.1, "rmin": 0.9, "dmax": 0.1}])
+def test_batch_renormalization_is_folded_by_what_it_does_at_inference(clipping):
+    """That is the moving variance, not the deviation which it corrects batches with."""
+    model = trained_with(renorm=True, renorm_clipping=clipping, renorm_momentum=0.5)
+    layer = model.get_layer("stays")
+    deviation = keras.ops.convert_to_numpy(keras.ops.sqrt(layer.moving_variance))
+    assert np.all(np.abs(deviation / keras.ops.convert_to_numpy(layer.renorm_stddev) - 1) > 0.01)
+    stays = assert_folded_to_the_oracle(model).get_layer("stays")
+    assert stays.renorm_clipping == clipping or not stays.renorm_clipping
+    for name in ("renorm_mean", "renorm_stddev", "moving_stddev", "moving_variance"):
+        np.testing.assert_array_equal(
+            *(keras.ops.convert_to_numpy(getattr(each, name)) for each in (stays, layer))
+        )
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
+def test_synchronized_normalizations_are_folded():
+    assert_folded_to_the_oracle(trained_with(synchronized=True))
+
+
 def test_what_does_nothing_at_inference_is_left_out():
     idle = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0), L.Identity()]
     idle += [L.ActivityRegularization(0.1), L.Activation("linear")]
@@ -273,20 +301,6 @@ class OwnDense(L.Dense):
         return super().call(inputs, **kwargs) ** 2
 
 
-class Forgetful(L.Layer):
-    """Multiplies by a factor that its config does not have."""
-
-    def __init__(self, factor=1.0, **kwargs):
-        super().__init__(**kwargs)
-        self.factor = factor
-
-    def call(self, x):
-        return x * self.factor
-
-    def get_config(self):
-        return {"name": self.name, "trainable": self.trainable, "dtype": self.dtype_policy}
-
-
 class Plus(L.Layer):
     """Adds what there is."""
 
@@ -334,39 +348,26 @@ def _output(x):
     return [dense, L.ReLU()(L.BatchNormalization(name="bn")(dense))]
 
 
-def _stacked(*stack):
-    def build(x):
-        for layer in stack:
-            x = layer(x)
-        return x
-
-    return build
-
-
-def _norm_relu(**kwargs):
-    return L.BatchNormalization(name="bn", **kwargs), L.ReLU(name="relu")
-
-
 def _lora():
     dense = L.Dense(4, name="dense", lora_rank=2)
-    return functional(_stacked(dense, *_norm_relu()))
+    return functional(stacked(dense, *norm_relu()))
 
 
 def _quantized():
-    model = functional(_stacked(L.Dense(4, name="dense"), *_norm_relu()))
+    model = functional(stacked(L.Dense(4, name="dense"), *norm_relu()))
     model.get_layer("dense").quantize("int8")
     return model
 
 
 def _ill_conditioned():
-    model = functional(_stacked(L.ReLU(), L.BatchNormalization(name="bn"), L.Dense(3, name="dense")))
+    model = functional(stacked(L.ReLU(), L.BatchNormalization(name="bn"), L.Dense(3, name="dense")))
     model.get_layer("bn").moving_mean.assign(np.full(5, 1000.0))
     model.get_layer("bn").gamma.assign(np.ones(5))
     return model
 
 
 def _not_finite():
-    model = functional(_stacked(L.Dense(4), L.ReLU(), L.Dense(3, name="d"), *_norm_relu()))
+    model = functional(stacked(L.Dense(4), L.ReLU(), L.Dense(3, name="d"), *norm_relu()))
     kernel = weights_of(model)[0]
     kernel[0] = np.nan
     model.layers[1].kernel.assign(kernel)
@@ -395,7 +396,7 @@ def _shared_by_a_wrapper(x):
 
 KEPT = {
     "activation inside": (
-        lambda: functional(_stacked(L.Dense(4, name="d", activation="relu"), *_norm_relu())),
+        lambda: functional(stacked(L.Dense(4, name="d", activation="relu"), *norm_relu())),
         "'d' has the activation 'relu'.*'relu'",
     ),
     "a shared layer": (lambda: functional(_shared_dense), "'shared' is called 2 times"),
@@ -414,7 +415,7 @@ KEPT = {
     ),
     "an output": (lambda: functional(_output), "'dense' makes is an output"),
     "another axis": (
-        lambda: functional(_stacked(L.Dense(4, name="d"), *_norm_relu(axis=1)), (4, 5)),
+        lambda: functional(stacked(L.Dense(4, name="d"), *norm_relu(axis=1)), (4, 5)),
         "'d' are axis 2.*axis 1",
     ),
     "training=True": (
@@ -424,43 +425,43 @@ KEPT = {
         "'bn' is called with training=True",
     ),
     "a subclass of it": (
-        lambda: functional(_stacked(L.Dense(4), OwnNormalization(name="bn"), L.ReLU())),
+        lambda: functional(stacked(L.Dense(4), OwnNormalization(name="bn"), L.ReLU())),
         "'OwnNormalization' is not",
     ),
     "a subclass of a linear layer": (
-        lambda: functional(_stacked(OwnDense(4, name="own"), *_norm_relu())),
+        lambda: functional(stacked(OwnDense(4, name="own"), *norm_relu())),
         "'own' .OwnDense. is in the way",
     ),
     "LoRA": (_lora, "'dense' has LoRA"),
     "quantized": (_quantized, "'dense' is quantized"),
     "padding with zeros": (
         lambda: functional(
-            _stacked(L.BatchNormalization(name="bn"), L.Conv2D(4, 3, padding="same", name="conv")),
+            stacked(L.BatchNormalization(name="bn"), L.Conv2D(4, 3, padding="same", name="conv")),
             (6, 6, 3),
         ),
         "padding of 'conv' makes zeros",
     ),
     "ZeroPadding": (
         lambda: functional(
-            _stacked(L.BatchNormalization(name="bn"), L.ZeroPadding2D(name="pad"), L.Conv2D(4, 3)),
+            stacked(L.BatchNormalization(name="bn"), L.ZeroPadding2D(name="pad"), L.Conv2D(4, 3)),
             (6, 6, 3),
         ),
         "'pad' pads with zeros",
     ),
     "causal padding": (
         lambda: functional(
-            _stacked(L.BatchNormalization(name="bn"), L.Conv1D(4, 3, padding="causal", name="conv")), (6, 3)
+            stacked(L.BatchNormalization(name="bn"), L.Conv1D(4, 3, padding="causal", name="conv")), (6, 3)
         ),
         "padding of 'conv' makes zeros",
     ),
     "transposed": (
         lambda: functional(
-            _stacked(L.BatchNormalization(name="bn"), L.Conv1DTranspose(4, 3, name="conv")), (6, 3)
+            stacked(L.BatchNormalization(name="bn"), L.Conv1DTranspose(4, 3, name="conv")), (6, 3)
         ),
         "'conv' makes another number",
     ),
     "negative scales before a maximum": (
-        lambda: functional(_stacked(L.Conv2D(8, 2), L.MaxPooling2D(name="pool"), *_norm_relu()), (6, 6, 3)),
+        lambda: functional(stacked(L.Conv2D(8, 2), L.MaxPooling2D(name="pool"), *norm_relu()), (6, 6, 3)),
         "'pool' takes maxima",
     ),
     "ill-conditioned": (_ill_conditioned, "'dense' would be ill-conditioned: means of 'bn' are \\d+ times"),
@@ -477,7 +478,7 @@ KEPT = {
         ),
         "Exp. is in the way",
     ),
-    "inside a layer": (lambda: functional(_stacked(L.Dense(4), Block(name="block"))), "inside 'block'"),
+    "inside a layer": (lambda: functional(stacked(L.Dense(4), Block(name="block"))), "inside 'block'"),
 }
 
 
@@ -598,7 +599,7 @@ def float32_precision():
 def test_the_check_does_not_compute_with_tensor_float_32():
     before = float32_precision()
     Precision.seen.clear()
-    kdx.fuse_batch_norm(functional(_stacked(L.Dense(4), *_norm_relu(), Precision())))
+    kdx.fuse_batch_norm(functional(stacked(L.Dense(4), *norm_relu(), Precision())))
     full = {"tensorflow": False, "jax": "highest", "torch": (False, False)}[BACKEND]
     assert Precision.seen[-2:] == [full, full]
     assert float32_precision() == before != full
@@ -717,10 +718,60 @@ def test_a_sequential_model_stays_one():
 
 
 def test_layers_keep_their_settings():
-    regularized = L.Dense(4, name="dense", kernel_regularizer="l2", trainable=False, use_bias=False)
-    model = functional(_stacked(regularized, *_norm_relu()))
+    dense = L.Dense(4, name="dense", kernel_initializer="he_normal", trainable=False, use_bias=False)
+    model = functional(stacked(dense, *norm_relu()))
     config, before = (m.get_layer("dense").get_config() for m in (kdx.fuse_batch_norm(model).model, model))
     assert config == {**before, "use_bias": True}
+
+
+PENALTIES = {"kernel_regularizer": "l2", "bias_regularizer": "l1", "kernel_constraint": "non_neg"}
+
+
+def set_entries(layer, suffixes=("_regularizer", "_constraint")):
+    return {
+        name for name, value in layer.get_config().items() if value is not None and name.endswith(suffixes)
+    }
+
+
+def test_folded_layers_have_no_regularizers_and_losses_are_those_of_the_others():
+    other = L.Dense(3, kernel_regularizer="l2", name="other")
+    norm = L.BatchNormalization(name="bn2", gamma_regularizer="l2", beta_constraint="non_neg")
+    model = dense_norm_relu(other, L.ReLU(), L.Dense(2, name="last", **PENALTIES), norm, L.ReLU())
+    fused = kdx.fuse_batch_norm(model).model
+    assert set_entries(fused.get_layer("last")) == set()
+    assert set_entries(fused.get_layer("other")) == {"kernel_regularizer"}
+    [loss] = fused.losses
+    kernel = keras.ops.convert_to_numpy(other.kernel)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), 0.01 * np.sum(kernel**2), rtol=1e-5)
+
+
+def test_a_recurrent_layer_and_a_normalization_that_take_a_fold_have_none_either():
+    lstm = L.LSTM(3, recurrent_regularizer="l2", name="lstm", **PENALTIES)
+    stack = [L.ReLU(), L.BatchNormalization(name="first"), lstm]
+    fused = kdx.fuse_batch_norm(randomized(keras.Sequential([keras.Input((4, 5)), *stack]))).model
+    assert set_entries(fused.get_layer("lstm")) == set()
+    taking = L.BatchNormalization(name="taking", gamma_regularizer="l2", beta_constraint="non_neg")
+    stack = [L.ReLU(), taking, L.BatchNormalization(name="bn"), L.ReLU()]
+    fused = kdx.fuse_batch_norm(randomized(keras.Sequential([keras.Input((5,)), *stack]))).model
+    assert set_entries(fused.get_layer("taking")) == set()
+
+
+def test_activity_regularizers_stay_where_they_see_the_same():
+    before = L.Conv2D(3, 2, activity_regularizer="l2", name="before")
+    between = L.AveragePooling2D(2, activity_regularizer="l1", name="between")
+    stack = [
+        before,
+        between,
+        L.BatchNormalization(name="first"),
+        L.ReLU(activity_regularizer="l2", name="relu"),
+    ]
+    after = L.Conv2D(2, 2, activity_regularizer="l1", kernel_regularizer="l2", name="after")
+    stack += [L.BatchNormalization(name="second"), after]
+    model = randomized(keras.Sequential([keras.Input((7, 7, 2)), *stack]))
+    fused = kdx.fuse_batch_norm(model).model
+    regularized = {layer.name for layer in fused.layers if layer.activity_regularizer is not None}
+    assert regularized == {"relu", "after"}
+    assert set_entries(fused.get_layer("after")) == {"activity_regularizer"}
 
 
 def test_shared_layers_stay_shared():
@@ -731,8 +782,8 @@ def test_shared_layers_stay_shared():
 
 
 def test_a_function_in_a_layer_still_finds_what_it_refers_to():
-    stack = [L.Lambda(lambda x: x * FACTOR, output_shape=(5,)), L.Dense(4), *_norm_relu()]
-    assert len(kdx.fuse_batch_norm(functional(_stacked(*stack))).report.fused) == 1
+    stack = [L.Lambda(lambda x: x * FACTOR, output_shape=(5,)), L.Dense(4), *norm_relu()]
+    assert len(kdx.fuse_batch_norm(functional(stacked(*stack))).report.fused) == 1
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="has no strings")
@@ -741,7 +792,7 @@ def test_a_vocabulary_is_copied():
 
     table = L.StringLookup(output_mode="one_hot")
     table.adapt(["a", "b", "b"])
-    model = keras.Sequential([keras.Input((1,), dtype="string"), table, L.Dense(3), *_norm_relu()])
+    model = keras.Sequential([keras.Input((1,), dtype="string"), table, L.Dense(3), *norm_relu()])
     result = kdx.fuse_batch_norm(randomized(model))
     assert len(result.report.fused) == 1
     x = tf.constant([["a"], ["b"], ["c"]])
@@ -844,7 +895,7 @@ def test_networks(name):
 def test_no_square_root_is_left_in_the_graph():
     import tensorflow as tf
 
-    stack = [L.Conv2D(4, 3, use_bias=False), *_norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
+    stack = [L.Conv2D(4, 3, use_bias=False), *norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
     stack += [L.ReLU(), L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dense(2)]
     model = randomized(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
 
@@ -925,13 +976,115 @@ def test_a_layer_whose_config_does_not_make_it_anew_is_refused_by_name():
         kdx.fuse_batch_norm(model)
 
 
+class Late(L.Layer):
+    """Makes weights when it is first called with numbers."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.dense = units, None
+
+    def build(self, shape):
+        self.dense = L.Dense(self.units)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+class Talkative(Late):
+    """Has more in its config than it takes."""
+
+    def get_config(self):
+        return {**super().get_config(), "places": 17}
+
+
+@pytest.mark.parametrize("kind", [Late, Talkative])
+def test_layers_that_make_weights_late_or_tell_too_much_are_copied(kind):
+    model = keras.Sequential(
+        [keras.Input((4, 3)), kind(units=5, name="own", dtype="float32"), L.Dense(4), *norm_relu()]
+    )
+    model(np.ones((1, 4, 3)))
+    result = kdx.fuse_batch_norm(randomized(model))
+    assert len(result.report.fused) == 1
+    assert result.model.get_layer("own") is not model.get_layer("own")
+    assert_same(model, result.model)
+
+
+def test_a_layer_that_cannot_be_made_anew_is_refused_by_name():
+    class Demanding(Late):
+        def __init__(self, units, table, **kwargs):
+            super().__init__(units, **kwargs)
+
+    model = keras.Sequential([keras.Input((3,)), Demanding(5, np.ones(3), name="demanding"), L.ReLU()])
+    with pytest.raises(
+        ValueError, match=r"'demanding' cannot be made anew from its config.*Received: layer="
+    ):
+        kdx.fuse_batch_norm(model)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+def test_a_module_of_torch_is_copied_or_named():
+    import torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU())
+    module[1].running_mean += 1.5
+    wrapped = L.TorchModuleWrapper(module, name="body", output_shape=(None, 6))
+    inputs = keras.Input((3,))
+    model = randomized(keras.Model(inputs, L.ReLU()(L.BatchNormalization()(L.Dense(4)(wrapped(inputs))))))
+    result = kdx.fuse_batch_norm(model)
+    assert len(result.report.fused) == 1
+    assert result.model.get_layer("body").module is not module
+    assert_same(model, result.model)
+    followed = keras.Sequential([keras.Input((3,)), L.TorchModuleWrapper(module, name="body"), L.Dense(2)])
+    followed(np.ones((2, 3)))
+    with pytest.raises(
+        ValueError, match=r"'body' does not tell the shape.*`output_shape`.*Received: model="
+    ):
+        kdx.fuse_batch_norm(followed)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of PyTorch")
+def test_a_module_of_torch_that_pickle_does_not_find_is_named():
+    import torch
+
+    class Local(torch.nn.Linear):
+        pass
+
+    wrapped = L.TorchModuleWrapper(Local(3, 6), name="body", output_shape=(None, 6))
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2)(wrapped(inputs)))
+    with pytest.raises(ValueError, match=r"'body' cannot be made anew from its config.*Received: layer="):
+        kdx.fuse_batch_norm(model)
+    with pytest.raises(ValueError, match=r"cannot be rebuilt from its config.*Received: model="):
+        copied(model)
+
+
+def test_a_layer_that_does_not_tell_a_shape_is_named():
+    class Hidden(L.Layer):
+        def compute_output_spec(self, *args, **kwargs):
+            raise NotImplementedError
+
+        def call(self, x):
+            return x
+
+    model = keras.Sequential([keras.Input((3,)), L.Dense(4), Hidden(name="hidden"), L.Dense(2)])
+    model(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="'hidden' does not tell the shape"):
+        kdx.fuse_batch_norm(model)
+
+
 # -- exports -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def exported():
     """A model, fused, that has been called once, as Keras asks of it on torch, with inputs and outputs."""
-    stack = [L.Conv2D(4, 3, use_bias=False), *_norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
+    stack = [L.Conv2D(4, 3, use_bias=False), *norm_relu(), L.DepthwiseConv2D(3), L.BatchNormalization()]
     stack += [L.ReLU(), L.GlobalAveragePooling2D(), L.BatchNormalization(), L.Dropout(0.5), L.Dense(2)]
     model = randomized(keras.Sequential([keras.Input((8, 8, 3)), *stack]))
     fused = kdx.fuse_batch_norm(model).model

@@ -211,6 +211,21 @@ def test_sample_data_come_in_the_structure_of_the_inputs_or_by_name(structure):
         assert len(sample_data.checked_inputs(model, [data["a"], data["b"]])) == 2
 
 
+def test_sample_data_for_a_fixed_batch_fill_it():
+    model = keras.Sequential([keras.Input(batch_shape=(40, 3)), L.ReLU()])
+    assert sample_data.checked_inputs(model, np.ones((100, 3)))[0].shape == (40, 3)
+    with pytest.raises(ValueError, match=r"of shape .40, 3.*Received: inputs of shape .39, 3"):
+        sample_data.checked_inputs(model, np.ones((39, 3)))
+
+
+def test_one_array_may_be_rows_or_in_a_list_or_of_one_axis_less():
+    model = keras.Sequential([keras.Input((3,), name="x"), L.ReLU()])
+    for data in ([[1, 2, 3], [4, 5, 6]], [np.ones((2, 3))], {"x": np.ones((2, 3))}, keras.ops.ones((2, 3))):
+        assert sample_data.checked_inputs(model, data)[0].shape == (2, 3)
+    model = keras.Sequential([keras.Input((1,)), L.ReLU()])
+    assert sample_data.checked_inputs(model, [1.0, 2.0])[0].shape == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
