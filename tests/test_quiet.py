@@ -6,9 +6,10 @@ import threading
 import warnings
 
 import keras
+import pytest
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras import bench
+from keras_dnn_extras import bench, equivalence
 from keras_dnn_extras.quiet import quiet
 
 
@@ -80,3 +81,33 @@ def test_a_filter_that_another_thread_has_copied_meanwhile_silences_nothing():
         with quiet():
             warnings.warn("nothing", UserWarning, stacklevel=1)
     assert [str(each.message) for each in caught] == ["after all"]
+
+
+def settings_of_backend():
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.config.experimental.tensor_float_32_execution_enabled()
+    import torch
+
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    return [each.allow_tf32 for each in backends], torch.get_rng_state().tolist()
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="its settings are those of a thread")
+def test_threads_that_compare_models_leave_the_settings_of_the_backend():
+    before, inside, leave = settings_of_backend(), threading.Event(), threading.Event()
+
+    def work():
+        with equivalence.no_trace():
+            inside.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=work)
+    with equivalence.no_trace():
+        thread.start()
+        inside.wait(0.2)  # and overlaps, if it may
+    inside.wait(5)
+    leave.set()
+    thread.join()
+    assert settings_of_backend() == before
