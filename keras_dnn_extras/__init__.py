@@ -1,5 +1,6 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras.autoencoder import build_autoencoder
 from keras_dnn_extras.dense_transpose import DenseTranspose
 from keras_dnn_extras.fine_tuning import fine_tune
 from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
@@ -17,7 +18,7 @@ from keras_dnn_extras.mc_dropout import (
     MCSpatialDropout3D,
 )
 from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
-from keras_dnn_extras.pretraining import build_autoencoder, pretrain_autoencoder, pretrain_auxiliary
+from keras_dnn_extras.pretraining import pretrain_autoencoder, pretrain_auxiliary
 from keras_dnn_extras.recipes import Recipe, dnn, recipe
 from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup

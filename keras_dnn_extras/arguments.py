@@ -1,6 +1,7 @@
 """Arguments of public classes and functions: checked in Keras's words, and told in configs."""
 
 from collections.abc import Callable
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
@@ -20,14 +21,53 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, kind):
         expected = "a number" if kind is Real else "an int"
         raise TypeError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+    _check_float(name, value)
     if not holds(value):
         raise ValueError(f"Expected `{name}` to be {expected}. Received: {name}={value!r}")
+
+
+def _check_float(name: str, value: Any) -> None:
+    try:
+        float(value)
+    except OverflowError as error:  # of an int of more than 308 digits, which may be too many to print
+        raise ValueError(
+            f"Expected `{name}` to be at most {np.finfo('float64').max:.2g}, the largest float. "
+            f"Received: {name} of the type {type(value).__name__}, and larger"
+        ) from error
 
 
 def check_positive(name: str, value: Any, kind: type = Real) -> None:
     """Raise unless `value` is a positive and finite number."""
     expected = "a positive int" if kind is Integral else "positive and finite"
     check_number(name, value, expected, lambda v: 0 < v < float("inf"), kind)
+
+
+def positive_float(name: str, value: Any) -> float:
+    """Return `value` as a float; raise unless it is one number, positive and finite.
+
+    Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
+    """
+    dtype = str(getattr(value, "dtype", "")) if tuple(getattr(value, "shape", (None,))) == () else ""
+    if isinstance(value, Decimal) or "float" in dtype or "int" in dtype:
+        value = float(value)
+    check_positive(name, value)
+    return float(value)
+
+
+def check_in_float32(name: str, value: Any, kind: type = Real) -> None:
+    """Raise unless `value` is a positive number that float32, which steps compute in, can hold."""
+    check_positive(name, value, kind)
+    limits = np.finfo("float32")
+    least, most = float(limits.tiny), float(limits.max)
+    expected = f"in the range of float32, from {least:.2g} to {most:.2g}"
+    check_number(name, value, expected, lambda v: least <= v <= most, kind)
+
+
+def check_rate(name: str, value: Any) -> None:
+    """Raise unless `value` is a learning rate: 0, or a positive number that float32 can hold."""
+    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < float("inf"))
+    if value:
+        check_in_float32(name, value)
 
 
 def check_bool(name: str, value: Any) -> None:
@@ -40,6 +80,21 @@ def check_verbose(verbose: Any) -> None:
     """Raise unless `verbose` is an int, or a bool."""
     if not isinstance(verbose, Integral):
         raise TypeError(f"Expected `verbose` to be 0 or 1. Received: verbose={verbose!r}")
+
+
+def real_array(name: str, values: Any) -> np.ndarray:
+    """Return `values` as an array of float64. Raise where they are no real numbers.
+
+    NumPy would make NaN of None and numbers of strings, and leave out imaginary parts.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.array(None)
+    of_numbers = array.dtype.kind == "O" and array.ndim and all(isinstance(v, Real) for v in array.flat)
+    if array.dtype.kind in "cmMOSU" and not of_numbers:
+        raise TypeError(f"Expected `{name}` to be an array of real numbers. Received: {name}={values!r}")
+    return array.astype("float64")
 
 
 def config_of(instance: Any, *names: str) -> dict[str, Any]:

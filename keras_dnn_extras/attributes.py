@@ -10,8 +10,8 @@ def replaced(instance: Any, **others: Any) -> Iterator[None]:
     """Put `others` into `vars(instance)` for a while, past its own `__setattr__`."""
     attributes = vars(instance)
     found = {name: attributes[name] for name in others if name in attributes}
-    attributes.update(others)
     try:
+        attributes.update(others)  # in here: an interrupt may come as soon as it is done
         yield
     finally:
         for name in others:

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import tree
 
+from keras_dnn_extras.data_shapes import are_arrays, is_pandas, number_of_rows, pandas_array
+
 
 def batches(x: Any, batch_size: int) -> Iterator[Any]:
     """Yield batches of the inputs `x` as NumPy arrays in its structure, targets and weights left out.
@@ -24,8 +26,8 @@ def batches(x: Any, batch_size: int) -> Iterator[Any]:
         if x.num_batches is None:
             raise ValueError(f"The `PyDataset` has no end: its `num_batches` is None. Received: x={x}")
         return (_inputs(x[i]) for i in range(x.num_batches))
-    if isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
-        return _cut(tree.map_structure(_array, x), batch_size)
+    if are_arrays(x):
+        return _cut(tree.map_structure(as_array, x), batch_size)
     if hasattr(x, "__iter__") and not isinstance(x, (str, bytes)):
         return map(_inputs, x)
     raise TypeError(f"Expected `x` to be arrays or a dataset. Received: x={x!r}")
@@ -35,8 +37,8 @@ def number_of_batches(x: Any, batch_size: int) -> int | None:
     """Return how many batches `batches` yields, or None if nobody knows."""
     if isinstance(x, keras.utils.PyDataset):
         return x.num_batches
-    if isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
-        return -(-len(tree.flatten(x)[0]) // batch_size)
+    if are_arrays(x):
+        return -(-(number_of_rows(tree.flatten(x)[0]) or 0) // batch_size)
     try:
         return len(x)
     except TypeError:  # a generator, or a dataset of unknown length
@@ -50,13 +52,21 @@ def with_first(found: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
 
 
 def _inputs(batch: Any) -> Any:
-    return tree.map_structure(_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
+    return tree.map_structure(as_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
 
 
-def _array(value: Any) -> np.ndarray:
+def dense_array(value: Any) -> np.ndarray:
+    """Return the NumPy array of any array that `fit` takes: tensors, pandas, sparse matrices of SciPy."""
     if keras.ops.is_tensor(value):
         return keras.ops.convert_to_numpy(value)
-    array = np.asarray(value)
+    if is_pandas(value):
+        return pandas_array(value)
+    return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return an array as by `dense_array`, float64 in the dtype that Keras has for floats."""
+    array = dense_array(value)
     return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
 
 

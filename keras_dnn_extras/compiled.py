@@ -1,5 +1,6 @@
 """Functions of tensors, compiled the way that suits each backend."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,11 +29,16 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
 def _on_tensorflow(function: Callable, model: keras.Model) -> Callable:
     import tensorflow as tf
 
-    traced = tf.function(function, autograph=False)
+    # TensorFlow warns of a function that is traced often, and takes all of the same code for one: each
+    # combination of shapes has a function of its own, by an object without code.
+    traced: dict[str, Callable] = {}
 
     def call(*arguments: Any) -> Any:
+        shapes = repr(tree.map_structure(lambda x: (tuple(x.shape), x.dtype), arguments))
+        if shapes not in traced:
+            traced[shapes] = tf.function(functools.partial(function), autograph=False)
         with strategy_scope(model):
-            return traced(*arguments)
+            return traced[shapes](*arguments)
 
     return call
 

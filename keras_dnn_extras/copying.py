@@ -8,8 +8,10 @@ import keras
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope
 
+from keras_dnn_extras.configs import NO_CONFIG, serialized
 from keras_dnn_extras.optimizer_state import value_on_host
-from keras_dnn_extras.rebuilding import NO_CONFIG, copy_adapted
+from keras_dnn_extras.rebuilding import copy_adapted
+from keras_dnn_extras.wording import counted
 
 
 def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, instead: str = "") -> Any:
@@ -34,7 +36,7 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
     instead = f", or {instead}" if instead else ""
     try:
         with ObjectSharingScope():
-            config = keras.saving.serialize_keras_object(model)
+            config = serialized(model)
             config.pop("compile_config", None)
             config = converted(config) if converted else config
             # The config was made here and now: it holds no code but the model's own.
@@ -46,12 +48,13 @@ def copied(model: keras.Model, converted: Callable[[Any], Any] | None = None, in
         ) from error
     if model.built and len(copy.weights) != len(model.weights):
         raise ValueError(
-            f"The copy of the model has {len(copy.weights)} weights, the model has {len(model.weights)}: "
+            f"The copy of the model has {counted(len(copy.weights), 'weight')}, not {len(model.weights)}: "
             "a layer is shared between nested models, or is made by the first call. Share it in one model, "
             f"or make it in `__init__`{instead}. Received: model={model}"
         )
     for new, old in zip(copy.weights, model.weights, strict=False):
         new.assign(value_on_host(old))
     for old, new in zip(model._flatten_layers(), copy._flatten_layers(), strict=False):
-        copy_adapted(old, new)
+        if type(new) is type(old) or new.name == old.name:  # their order can differ
+            copy_adapted(old, new)
     return copy

@@ -40,7 +40,7 @@ def one_cycle(
     Reference: Smith & Topin, 2018 (https://arxiv.org/abs/1708.07120). The corners lie where
     `torch.optim.lr_scheduler.OneCycleLR` has them.
     """
-    last = total_steps - 1
+    last = float(total_steps - 1)  # JAX computes with no int beyond int32
     rise = warmup_fraction * total_steps - 1
     if three_phase:
         return _joined([rise, 2 * rise, last], [begin, peak, begin, end], anneal)
@@ -78,7 +78,7 @@ def piecewise_constant(boundaries: Sequence[float], values: Sequence[float]) -> 
 
 def line(first: Any, last: Any, steps: float) -> Curve:
     """Return `first + (last - first) * i / steps`, which is `last` at update `steps`."""
-    return lambda i, xp=np: first + (last - first) * i / steps
+    return lambda i, xp=np: first + (last - first) * (i / steps)
 
 
 def _joined(ends: Sequence[float], values: Sequence[float], anneal: str) -> Curve:

@@ -15,6 +15,7 @@ from keras_dnn_extras.tying import (
     shared_object,
     twins,
 )
+from keras_dnn_extras.wording import counted
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -178,8 +179,8 @@ class DenseTranspose(keras.layers.Layer):
                 f"The layer {self.name!r} was made from its config, and has lost its tie to the layer "
                 f"{self.dense.name!r} of the model that calls it: they have a kernel each. Call "
                 f"`layer.tie(dense)` with both layers, or `layer.tie(layer.dense)` if that is meant, or "
-                f"copy the model by a `.keras` file, which keeps the tie. Received: {len(found)} layers of "
-                f"the name {self.dense.name!r}"
+                f"copy the model by a `.keras` file, which keeps the tie. Received: "
+                f"{counted(len(found), 'layer')} of the name {self.dense.name!r}"
             )
 
     def call(self, inputs: Any) -> Any:

@@ -5,6 +5,8 @@ drawn by NumPy, so that it does not depend on the backend, the batch, or how man
 """
 
 import contextlib
+import functools
+import inspect
 import itertools
 import math
 import threading
@@ -17,9 +19,9 @@ import numpy as np
 from keras import ops
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
+from keras_dnn_extras.always_on import dropping_class, is_known, likeness, way_out
 from keras_dnn_extras.attributes import replaced
 
-_OWN = ("keras.", "keras_dnn_extras.")  # where layers come from that are known
 _DROPOUT = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)
 _ATTENTION = (keras.layers.Attention, keras.layers.AdditiveAttention)
 _REPLACING = threading.Lock()  # of layers, which models may share: by one thread at a time
@@ -56,11 +58,11 @@ def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
     found: list[keras.layers.Layer] = []
     within: set[int] = set()  # layers of loops over time
     for layer in model._flatten_layers(include_self=False):
-        if not type(layer).call.__module__.startswith(_OWN) and _draws(layer):
+        if not is_known(layer) and _draws(layer) and (not drops(layer) or likeness(layer) == "other"):
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers of its "
-                "own, which cannot be told apart by sample and input. Let a layer within it, such as "
-                f"`keras.layers.Dropout` or `MCDropout`, draw them. Received: layer={layer}"
+                f"own, which cannot be told apart by sample and input. {way_out(layer)}. "
+                f"Received: layer={layer}"
             )
         if id(layer) in within and isinstance(layer, _DROPOUT) and layer.rate > 0:
             raise ValueError(
@@ -71,7 +73,7 @@ def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
         if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)):
             own = {id(inner) for inner in layer._flatten_layers(include_self=False)}
             within |= own - {id(_of_each_step(layer))}
-        if _drops(layer) and not (found and layer is _of_each_step(found[-1])):
+        if drops(layer) and not (found and layer is _of_each_step(found[-1])):
             found.append(layer)
     return list(dict.fromkeys(found))
 
@@ -83,7 +85,8 @@ def _of_each_step(layer: Any) -> Any:
     return inner if plain and not hasattr(inner, "_get_noise_shape") else None
 
 
-def _drops(layer: Any) -> bool:
+def drops(layer: Any) -> bool:
+    """Return whether a layer itself drops something in training, apart from the layers within it."""
     if isinstance(layer, keras.layers.RNN):
         return any(cell.dropout > 0 or cell.recurrent_dropout > 0 for cell in _cells(layer))
     if isinstance(layer, _ATTENTION):
@@ -95,7 +98,7 @@ def _drops(layer: Any) -> bool:
 def _draws(layer: Any) -> bool:
     if isinstance(layer, DropoutRNNCell):  # which has a generator in any case, for masks that we replace
         return False
-    return isinstance(layer, _DROPOUT) or bool(getattr(layer, "_seed_generators", None))
+    return bool(getattr(layer, "_seed_generators", None))
 
 
 def _cells(layer: keras.layers.RNN) -> list[Any]:
@@ -111,6 +114,7 @@ class DropoutNoise:
 
     def __init__(self, layers: list[keras.layers.Layer]):
         self._layers = layers
+        self._calls = {id(r): _recurrent_call(r) for r in layers if isinstance(r, keras.layers.RNN)}
         self._thread = threading.local()
 
     @contextlib.contextmanager
@@ -164,13 +168,22 @@ class DropoutNoise:
             wrap = _dropout
             layer = _of_each_step(layer) or layer
         original = getattr(outer, name)
-        own = wrap(layer, original, lambda *request: taken(outer, *request))
+        own = wrap(layer, self._calls.get(id(layer), original), lambda *request: taken(outer, *request))
 
         def call(*args: Any, **kwargs: Any) -> Any:
             there = getattr(self._thread, "active", False)
             return own(*args, **kwargs) if there else original(*args, **kwargs)
 
         return replaced(outer, **{name: call})
+
+
+def _recurrent_call(layer: Any) -> Callable:
+    """Return what computes a recurrent layer in training, where its cells have their masks."""
+    if not is_known(layer) and likeness(layer) != "other":
+        return functools.partial(dropping_class(layer).call, layer, training=True)
+    parameters = inspect.signature(layer.call).parameters
+    takes_training = "training" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return functools.partial(layer.call, training=True) if takes_training else layer.call
 
 
 def _dropout(layer: Any, _: Callable, taken: Callable) -> Callable:
@@ -222,7 +235,8 @@ def _recurrent(layer: Any, original: Callable, taken: Callable) -> Callable:
                 if isinstance(cell, DropoutRNNCell):
                     stack.enter_context(_masks(cell, sequences, inputs, units, taken))
                 inputs = units
-            return original(sequences, *args, **{**kwargs, "training": True})
+            kwargs.pop("training", None)
+            return original(sequences, *args, **kwargs)
 
     return call
 

@@ -25,8 +25,8 @@ class Trainer(keras.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the encoder, as its user has it: what a checkpoint is for."""
         now = flags(self.encoder)
-        self._as_it_was()
         try:
+            self._as_it_was()
             self.encoder.save(*args, **kwargs)
         finally:
             put_back(now)

@@ -7,22 +7,19 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras.arguments import check_number, check_positive
+from keras_dnn_extras.arguments import check_number, check_positive, positive_float
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
 from keras_dnn_extras.layers import layers_by_path
 from keras_dnn_extras.learning_rate_callback import FitToCome, LearningRateCallback
-from keras_dnn_extras.model_state import built, check_recompilable, recompile, set_optimizer
-from keras_dnn_extras.optimizers import (
-    innermost_optimizer,
-    iterations,
-    momentum_names,
-    recovers_weights_by_momentum,
-)
+from keras_dnn_extras.model_state import built, check_recompilable, recompile
+from keras_dnn_extras.optimizers import innermost_optimizer, momentum_names, recovers_weights_by_momentum
 from keras_dnn_extras.schedules import OneCycle
 from keras_dnn_extras.step_state import StepState
 from keras_dnn_extras.surgery import Graph, values_of
-from keras_dnn_extras.trainable import flags, is_batch_norm, put_back, set_trainable, weights_of, within
+from keras_dnn_extras.trainable import is_batch_norm, set_trainable, weights_of, within
+from keras_dnn_extras.undoing import trained_as_before_on_error
+from keras_dnn_extras.validation import with_checked_validation
 
 _MOMENTA = 0.95, 0.85  # at the ends of a cycle and in its middle, as in `OneCycleScheduler`
 _ROWS = 20  # of the table
@@ -85,36 +82,29 @@ def fine_tune(
     Reference:
         Howard & Gugger, fastai: A Layered API for Deep Learning, 2020 (https://arxiv.org/abs/2002.04688).
     """
-    _check_arguments(epochs, frozen_epochs, learning_rate, learning_rate_divisor, layer_decay)
+    learning_rate = positive_float("learning_rate", learning_rate)
+    divisor = positive_float("learning_rate_divisor", learning_rate_divisor)
+    _check_arguments(epochs, frozen_epochs, layer_decay)
     innermost_optimizer(model)
     check_recompilable(model)
     x = built(model, x, fit_arguments.get("batch_size") or 32)
+    fit_arguments = with_checked_validation(model, fit_arguments)
     head, body = _head_and_body(model)
     later = [layer for layer in body if not is_batch_norm(layer)]
-    rates = learning_rate, learning_rate / learning_rate_divisor
-    schedule = FineTuneSchedule(
-        epochs, frozen_epochs, rates, _shares(model, head + later, layer_decay or 1.0)
-    )
+    rates = learning_rate, learning_rate / divisor
+    shares = _shares(model, head + later, 1.0 if layer_decay is None else float(layer_decay))
+    schedule = FineTuneSchedule(epochs, frozen_epochs, rates, shares)
     callbacks = [*_as_list(fit_arguments.pop("callbacks", None)), schedule]
     if later and frozen_epochs < epochs:
         callbacks.append(GradualUnfreezing({frozen_epochs: later}))
-    before, optimizer = flags(model), model.optimizer
-    if (fit_arguments.get("initial_epoch") or 0) <= frozen_epochs:  # else it goes on with all of it
-        set_trainable(model, within(body), False)
-    set_trainable(model, head, True)
-    recompile(model)
-    begun = iterations(innermost_optimizer(model))
-    if fit_arguments.get("verbose", "auto") != 0:
-        print(_table(model, schedule, later))
-    try:
+    with trained_as_before_on_error(model):  # the layers that are trainable tell the next call the head
+        if (fit_arguments.get("initial_epoch") or 0) <= frozen_epochs:  # else it goes on with all of it
+            set_trainable(model, within(body), False)
+        set_trainable(model, head, True)
+        recompile(model)
+        if fit_arguments.get("verbose", "auto") != 0:
+            print(_table(model, schedule, later))
         return model.fit(x, y, epochs=epochs, callbacks=callbacks, **fit_arguments)
-    except BaseException:
-        put_back(before)  # of which the next call tells the head
-        if iterations(innermost_optimizer(model)) == begun:  # nothing has been trained
-            set_optimizer(model, optimizer)
-        else:
-            recompile(model)
-        raise
 
 
 class FineTuneSchedule(LearningRateCallback):
@@ -234,13 +224,9 @@ def _as_list(callbacks: Any) -> list[Any]:
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
-def _check_arguments(
-    epochs: Any, frozen_epochs: Any, learning_rate: Any, learning_rate_divisor: Any, layer_decay: Any
-) -> None:
+def _check_arguments(epochs: Any, frozen_epochs: Any, layer_decay: Any) -> None:
     check_positive("epochs", epochs, Integral)
     check_number("frozen_epochs", frozen_epochs, "from 0 to `epochs`", lambda n: 0 <= n <= epochs, Integral)
-    check_positive("learning_rate", learning_rate)
-    check_positive("learning_rate_divisor", learning_rate_divisor)
     if layer_decay is not None:
         check_number("layer_decay", layer_decay, "above 0 and at most 1", lambda d: 0 < d <= 1, Real)
 

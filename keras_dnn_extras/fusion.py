@@ -9,10 +9,12 @@ import numpy as np
 from keras_dnn_extras import fusion_check
 from keras_dnn_extras.fold_planning import Plan
 from keras_dnn_extras.fusion_check import Comparison
+from keras_dnn_extras.layers import layers_by_path
 from keras_dnn_extras.rebuilding import check_followed, rebuilt
 from keras_dnn_extras.sample_data import checked_inputs
 from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.wiring import Census
+from keras_dnn_extras.wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class FusionReport:
         error = self.max_relative_error
         largest = "not known" if np.isnan(error) else f"{error:.1e}"
         lines.append(
-            f"{len(self.fused)} of {total} batch normalizations folded, {len(self.removed)} other layers "
-            f"removed, largest relative error {largest}"
+            f"{len(self.fused)} of {total} batch normalizations folded, "
+            f"{counted(len(self.removed), 'other layer')} removed, largest relative error {largest}"
         )
         return "\n".join([*lines, *self.remarks])
 
@@ -194,7 +196,7 @@ def _report(model: keras.Model, census: Census, plan: Plan, comparison: Comparis
         for key, of_level in plan.folds.items()
         for fold in of_level
     }
-    normalizations = dict(_normalizations(model, ""))
+    normalizations = _normalizations(model)
     fused = [folds[key] for key in normalizations if key in folds]
     kept = [
         Kept(path, plan.reasons.get(key) or _unseen(path, layer))
@@ -207,16 +209,14 @@ def _report(model: keras.Model, census: Census, plan: Plan, comparison: Comparis
     return FusionReport(fused, kept, removed, comparison.error, blind, comparison.remarks)
 
 
-def _normalizations(model: Any, prefix: str) -> Any:
-    """Yield the `id` of each batch normalization in `model`, with its path and itself."""
-    for layer in model.layers:
-        path = prefix + layer.name
-        if functional_of(layer) is not None:
-            yield from _normalizations(layer, f"{path}/")
-            continue
-        for part in layer._flatten_layers():
-            if isinstance(part, keras.layers.BatchNormalization):
-                yield id(part), (path if part is layer else f"{path}/{part.name}", part)
+def _normalizations(model: Any) -> dict[int, tuple[str, Any]]:
+    """Return each batch normalization in `model`, with its path, by its `id`."""
+    paths = layers_by_path(model, nested_models=True, inner_layers=True)
+    return {
+        id(layer): (path, layer)
+        for path, layer in paths.items()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
 
 
 def _unseen(path: str, layer: Any) -> str:

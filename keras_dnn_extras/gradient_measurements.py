@@ -15,6 +15,8 @@ from keras_dnn_extras.in_step import after, depending_on, out_of_step, sum_over_
 from keras_dnn_extras.ring import Ring
 from keras_dnn_extras.tensor_norms import is_smaller, norms, scaled_norm, without_duplicates
 
+_NOT_APPLIED = -1.0  # in the place of a norm: of a variable that an update was not given
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -24,6 +26,8 @@ class Measured:
         updates: their numbers, from 0 at the beginning of the fit.
         gradient_norms: before clipping, unscaled, accumulated, and added over replicas. A column for
             each trainable variable of the model, and one for all others that the step applied.
+        applied: of the same shape: whether the optimizer was given the variable in that update. Where it
+            was not, as where another optimizer trains it, the norms mean nothing.
         clipped_norm: of shape `(updates,)`: of all gradients together, after clipping.
         clipped: of shape `(updates,)`: whether clipping changed any of them.
         change_norms, weight_norms: of what the update did to the weights, and of the weights before it,
@@ -32,6 +36,7 @@ class Measured:
 
     updates: np.ndarray
     gradient_norms: np.ndarray
+    applied: np.ndarray
     clipped_norm: np.ndarray
     clipped: np.ndarray
     change_norms: np.ndarray | None = None
@@ -40,8 +45,9 @@ class Measured:
     @classmethod
     def of_blocks(cls, updates: np.ndarray, blocks: list[np.ndarray]) -> "Measured":
         first = blocks[0]
+        norms = first[:, :-2]
         halves = np.split(blocks[1], 2, axis=1) if len(blocks) > 1 else []
-        return cls(updates, first[:, :-2], first[:, -2], first[:, -1] > 0, *halves)
+        return cls(updates, norms, norms != _NOT_APPLIED, first[:, -2], first[:, -1] > 0, *halves)
 
 
 class GradientMeasurements:
@@ -96,10 +102,28 @@ class GradientMeasurements:
             others["_all_reduce_sum_gradients"] = self._measuring_sums(adding)
         else:
             others["_backend_update_step"] = self._measuring(optimizer._backend_update_step)
+        others["apply"] = self._noting_applied(optimizer.apply)
         if self._changes:
-            others["apply"] = self._measuring_changes(optimizer.apply)
+            others["apply"] = self._measuring_changes(others["apply"])
         with replaced(optimizer, **others):
             yield
+
+    def _noting_applied(self, apply: Callable) -> Callable:
+        # Keras takes out those without a gradient afterwards, which no layer of the loss leads to: on JAX
+        # they have a gradient of 0, and so they have on all backends.
+        def note(grads: list, trainable_variables: list | None = None) -> Any:
+            if trainable_variables is not None:
+                trainable_variables = list(trainable_variables)
+            self._taken.applied = self._variables_of(trainable_variables)
+            return apply(grads, trainable_variables)
+
+        return note
+
+    def _variables_of(self, trainable_variables: list | None) -> list:
+        """Return the variables that `apply(..., trainable_variables)` updates."""
+        if trainable_variables is None:
+            return self._optimizer._trainable_variables
+        return trainable_variables
 
     def _noting_variables(self, apply_gradients: Callable) -> Callable:
         def note(gradients: list, variables: list) -> Any:
@@ -138,7 +162,8 @@ class GradientMeasurements:
             The last tensor that is computed of them.
         """
         taken = vars(self._taken)
-        variables, gradients, own = (taken.pop(name) for name in ("variables", "gradients", "clipped"))
+        variables, applied = taken.pop("variables"), taken.pop("applied")
+        gradients, own = taken.pop("gradients"), taken.pop("clipped")
         if all(g is c for g, c in zip(gradients, own, strict=True)):
             gradients = clipped
         else:  # Keras clips the gradient of each replica
@@ -154,41 +179,49 @@ class GradientMeasurements:
         ring = self._build()
         with depending_on(gradients):
             update = ops.cast(self._optimizer.iterations, "int32")
-            ring.append(update, *self._by_column(found, variables), ops.stack([total, smaller]))
+            ring.append(update, *self._by_column(found, variables, applied), ops.stack([total, smaller]))
         return total
 
     def _measuring_changes(self, apply: Callable) -> Callable:
-        def measure(gradients: list, trainable_variables: list | None = None) -> Any:
-            variables = self._optimizer._trainable_variables
+        def measure(grads: list, trainable_variables: list | None = None) -> Any:
             if trainable_variables is not None:
-                variables = trainable_variables = list(trainable_variables)
+                trainable_variables = list(trainable_variables)
+            variables = self._variables_of(trainable_variables)
             before = [value_of(variable) for variable in variables]
             row = self._build().next_row()
-            result = apply(gradients, trainable_variables)
+            result = apply(grads, trainable_variables)
             after = [value_of(variable) for variable in variables]
             changes = norms([new - old for new, old in zip(after, before, strict=True)])
             # Where gradients accumulate, the row is that of the update to come until there is one.
-            found = [self._by_column(values, variables) for values in (changes, norms(before))]
+            found = [self._by_column(v, variables, variables) for v in (changes, norms(before))]
             self._build().write(1, row, *found[0], *found[1])
             return result
 
         return measure
 
-    def _by_column(self, values: Any, variables: list) -> list:
-        """Return `values`, one for each variable, in the order of the columns, 0 where there is none."""
-        count = len(self._columns)
-        columns = [self._columns.get(id(variable), count) for variable in variables]
+    def _by_column(self, values: Any, variables: list, applied: list) -> list:
+        """Return `values`, one for each of `variables`, by column, and the norm of those without a column.
+
+        It is 0 for what was `applied` without a value, and `_NOT_APPLIED` for all other columns.
+        """
+        count, number = len(self._columns), len(variables)
+        columns = self._columns_of(variables)
         if columns == list(range(count)):
             return [values, ops.zeros((1,), "float32")]
-        none = len(variables)
-        own = np.full(count, none, "int32")
-        for i, column in enumerate(columns):
-            if column < count:
-                own[column] = i
+        zero, none = number, number + 1  # in the padded values
+        places = np.full(count + 1, none, "int32")
+        places[self._columns_of(applied)] = zero
+        places[columns] = np.arange(number)
         others = [i for i, column in enumerate(columns) if column == count]
-        padded = ops.concatenate([values, ops.zeros((1,), "float32")])
-        rest = scaled_norm(ops.take(padded, np.array([*others, none], "int32")))
-        return [ops.take(padded, own), ops.reshape(rest, (1,))]
+        padding = ops.convert_to_tensor([0.0, _NOT_APPLIED], "float32")
+        padded = ops.concatenate([values, padding])
+        # As int32: on JAX a NumPy array becomes float32 where `floatx` is bfloat16 (keras issue 23703).
+        own, rest = (ops.convert_to_tensor(p, "int32") for p in (places[:count], [*others, zero]))
+        return [ops.take(padded, own), ops.reshape(scaled_norm(ops.take(padded, rest)), (1,))]
+
+    def _columns_of(self, variables: list) -> list[int]:
+        """Return the columns of `variables`: behind the last one for those that have none of their own."""
+        return [self._columns.get(id(variable), len(self._columns)) for variable in variables]
 
 
 def widths(variables: int, changes: bool) -> list[int]:

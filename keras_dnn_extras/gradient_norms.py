@@ -2,9 +2,6 @@
 
 import math
 import warnings
-from array import array
-from dataclasses import dataclass
-from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -12,55 +9,16 @@ import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
+from keras_dnn_extras.gradient_findings import GradientFinding, describe
+from keras_dnn_extras.gradient_heatmap import draw_lines, draw_map, make_room
+from keras_dnn_extras.gradient_measurements import Measured
 from keras_dnn_extras.gradient_verdicts import IN_A_ROW, Found, Verdict
 from keras_dnn_extras.layers import layers_by_path, owners
 from keras_dnn_extras.optimizers import innermost_optimizer
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
-
-_NAMED = 10  # layers in a message
-_LABELS = 40  # layers on the axis of a plot
-_CELLS = 1000  # updates in a plot, before neighbours share a cell
-
-_REMEDIES = {
-    "vanishing": "Try another activation than sigmoid or tanh with the initialization that goes with it "
-    '(`"elu"` or `"relu"` with `"he_normal"`, `"selu"` with `"lecun_normal"`), BatchNormalization between '
-    "the layers, or connections that skip layers.",
-    "exploding": "Try gradient clipping (`clipnorm=1.0` in the optimizer), a lower learning rate, another "
-    'initialization (`"he_normal"` with `"elu"` or `"relu"`, `"lecun_normal"` with `"selu"`), '
-    "BatchNormalization between the layers, or inputs and targets that are scaled to about 1. In the last "
-    "update of an epoch it may be BatchNormalization over the few rows that are left: use whole batches.",
-    "non-finite": "Look for NaN or infinity in the data of that update, and for a logarithm, a root or a "
-    "quotient of 0 in the loss. Else try a lower learning rate or gradient clipping (`clipnorm=1.0` in the "
-    "optimizer), and `LossScaleOptimizer` with float16.",
-}
-_ZERO = (
-    "Exactly 0 means dead or saturated units, among them an output of probabilities (compute the loss "
-    "with `from_logits=True`), or no connection to the loss. "
-)
-
-
-@dataclass(frozen=True)
-class GradientFinding:
-    """What is wrong with some gradients. As a string, its `message`.
-
-    Attributes:
-        kind: `"vanishing"`, `"exploding"` or `"non-finite"`.
-        update: the first one that shows it, from 0 at the beginning of the fit.
-        epoch: the one of that update, from 0.
-        layers: names of the layers, from the first to the last.
-        message: all this in words, and what to try.
-    """
-
-    kind: str
-    update: int
-    epoch: int
-    layers: tuple[str, ...]
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
+from keras_dnn_extras.trainable import weights_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -80,7 +38,10 @@ class GradientNormMonitor(StepCallback):
     - `update_ratio/<layer name>`: the mean of the norm of the weight change over the norm of the weights,
       with `update_ratios`. About 1e-3 is usual. Updates of weights that are all 0 are left out.
 
-    An epoch without an update has NaN. Layers of nested models have paths, as `backbone/conv1`.
+    All layers with weights that may be trained are there from the first epoch on, those of nested models by
+    their path, as `backbone/conv1`. A value is NaN where nothing was measured: in an epoch without an
+    update, while a layer is frozen, and where a `train_step` of your own gives its weights to another
+    optimizer than `self.optimizer`. Findings, means and the plot leave out what was not measured.
 
     Gradients of a layer vanish if their norm is below `vanishing_threshold` in ten updates in a row, or in
     all updates of a shorter `fit`, while those of others are not, or if they never were above. They explode
@@ -98,12 +59,12 @@ class GradientNormMonitor(StepCallback):
         verbose: 1 prints the norms after each epoch.
 
     Attributes:
-        history: dict of `array.array` with one float per update of the last `fit`, under `"gradient_norm"`,
+        history: dict of lists with one float per update of the last `fit`, under `"gradient_norm"`,
             `"clipped_gradient_norm"`, and as above `"gradient_norm/<layer name>"` and
-            `"update_ratio/<layer name>"`. 8 bytes a value. NaN while a layer is frozen that
-            `GradualUnfreezing` unfreezes.
-        findings: list of what was found in the last `fit`, each with `kind`, `update`, `epoch`, `layers`
-            and `message`, which `str` returns.
+            `"update_ratio/<layer name>"`. They begin where this `fit` did, also if it went on after an
+            interruption; so do the updates in `findings` and in the plot.
+        findings: list of what was found in the last `fit`, each with `kind`, `update` (an index of
+            `history`), `epoch`, `layers` and `message`, which `str` returns.
 
     Raises:
         ValueError: a value is out of its range, or, when `fit` begins, the model is not compiled with a
@@ -170,8 +131,8 @@ class GradientNormMonitor(StepCallback):
         self.exploding_threshold = exploding_threshold
         self.on_problem = on_problem
         self.verbose: int = verbose
-        self.history: dict[str, array] = {}
-        self._begun: dict[str, int] = {}  # updates before the layer was unfrozen
+        self.history: dict[str, list[float]] = {}
+        self._measured: dict[str, bytearray] = {}  # of each layer, whether each update measured it
         self.findings: list[GradientFinding] = []
 
     def get_config(self) -> dict[str, Any]:
@@ -191,47 +152,44 @@ class GradientNormMonitor(StepCallback):
 
     def take_part(self, step_state: StepState) -> None:
         step_state.measure_gradients(self, changes=self.update_ratios)
-        self.history = {"gradient_norm": array("d"), "clipped_gradient_norm": array("d")}
+        self.history = {"gradient_norm": [], "clipped_gradient_norm": []}
+        self._measured = {}
+        self._variables: list[int] = []
         self._columns: dict[str, list[int]] = {}
-        self._measured: list[int] = []
-        self._begun = {}
-        self._verdict = Verdict(0, self.vanishing_threshold, self.exploding_threshold)
         self._per_layer: list[str] = []
         self._ratios: list[str] = []
-        self._means: dict[str, _Mean] = {}
-        self._name_layers()
 
-    def _name_layers(self) -> None:
-        """Find the columns of each layer, when the model is built and where `fit` unfreezes layers.
+    def _find_columns(self) -> None:
+        """Find the layers, once the model is built, and the columns of each, which unfreezing changes.
 
-        TensorFlow may build it by the first step.
+        TensorFlow may build the model by the first step.
         """
         variables = self.step_state.measured_variables
-        if list(map(id, variables)) == self._measured:
+        if list(map(id, variables)) == self._variables:
             return
-        self._measured = list(map(id, variables))
+        self._variables = list(map(id, variables))
         owner = owners(self.model)
-        columns: dict[str, list[int]] = {path: [] for path in layers_by_path(self.model)}
+        if not self._columns:
+            self._name_layers({owner[id(weight)] for weight in weights_of(self.model)})
+        self._columns = {name: [] for name in self._columns}
         for column, variable in enumerate(variables):
-            columns[owner[id(variable)]].append(column)
-        known = list(self._columns)
-        self._columns = {path: found for path, found in columns.items() if found}
-        self._per_layer = [f"gradient_norm/{name}" for name in self._columns if self.per_layer]
-        self._ratios = [f"update_ratio/{name}" for name in self._columns if self.update_ratios]
-        for name in (*self._per_layer, *self._ratios):
-            if name not in self.history:  # there were updates without this layer
-                self._begun[name] = len(self.history["gradient_norm"])
-                self.history[name] = array("d", [math.nan] * self._begun[name])
-            self._means.setdefault(name, _Mean())
-        of_model = ("gradient_norm", "clipped_gradient_norm")  # then the layers, from the first to the last
-        self.history = {name: self.history[name] for name in (*of_model, *self._per_layer, *self._ratios)}
-        self._verdict.rearrange([known.index(n) if n in known else None for n in self._columns])
+            self._columns[owner[id(variable)]].append(column)
+
+    def _name_layers(self, found: set[str]) -> None:
+        # All from the first epoch on, also if they are frozen: CSVLogger writes its heading then.
+        names = [name for name in layers_by_path(self.model) if name in found]
+        self._columns = {name: [] for name in names}
+        self._measured = {name: bytearray() for name in names}
+        self._per_layer = [f"gradient_norm/{name}" for name in names if self.per_layer]
+        self._ratios = [f"update_ratio/{name}" for name in names if self.update_ratios]
+        self.history |= {name: [] for name in (*self._per_layer, *self._ratios)}
+        self._verdict = Verdict(len(names), self.vanishing_threshold, self.exploding_threshold)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._epochs.append((self.step_state.position(), epoch))
+        self._epochs.append((len(self.history["gradient_norm"]), epoch))
         self._batches_read = 0
-        self._means = {name: _Mean() for name in ("gradient_norm", *self._per_layer, *self._ratios)}
+        self._means: dict[str, _Mean] = {}
         self._clipped, self._most = _Mean(), -math.inf
 
     @property
@@ -263,45 +221,63 @@ class GradientNormMonitor(StepCallback):
             self._report("vanishing", self._verdict.vanished_throughout())
 
     def _logs(self) -> dict[str, float]:
-        means = {name: mean.value for name, mean in self._means.items()}
-        own = {
-            "gradient_norm": means.pop("gradient_norm"),
+        return {
+            "gradient_norm": self._mean("gradient_norm").value,
             "gradient_norm_max": self._most if self._clipped.count else math.nan,
             "clipped_fraction": self._clipped.value,
+            **{name: self._mean(name).value for name in (*self._per_layer, *self._ratios)},
         }
-        return own | means
+
+    def _mean(self, name: str) -> "_Mean":
+        return self._means.setdefault(name, _Mean())
 
     def _read(self) -> None:
-        """Take what was measured since the last time to the history, to the epoch's means, and to court."""
+        """Append new measurements to `history` and the means of the epoch, and judge them."""
         measured = self.step_state.measured(self)
+        self._find_columns()
         if not len(measured.updates):
             return
-        self._name_layers()
-        norms = self._of_layers(measured.gradient_norms)
-        found = {
-            "gradient_norm": _norm(measured.gradient_norms),
-            "clipped_gradient_norm": measured.clipped_norm,
-            **dict(zip(self._per_layer, norms.T, strict=False)),
-        }
-        changes, weights = measured.change_norms, measured.weight_norms
-        if self.update_ratios and changes is not None and weights is not None:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratios = self._of_layers(changes) / self._of_layers(weights)
-            ratios[np.isinf(ratios)] = math.nan  # of weights that were all 0
-            found |= dict(zip(self._ratios, ratios.T, strict=True))
-        for name, values in found.items():
-            self.history[name].extend(values)
-            if name in self._means:
-                self._means[name].add(values[~np.isnan(values)] if name in self._ratios else values)
+        first = len(self.history["gradient_norm"])
+        total = _norm(np.where(measured.applied, measured.gradient_norms, 0.0))
+        norms, there = self._of_layers(measured.gradient_norms, measured.applied)
+        # What clipping left as it was has the same norm, but for the roundings of another way to it.
+        clipped = np.where(measured.clipped, measured.clipped_norm, total)
+        self._append({"gradient_norm": total, "clipped_gradient_norm": clipped})
+        self._append(dict(zip(self._per_layer, norms.T, strict=False)))
+        self._append_ratios(measured)
+        self._mean("gradient_norm").add(total)
+        for i, name in enumerate(self._columns):
+            self._measured[name] += there[:, i].tobytes()
+            self._mean(f"gradient_norm/{name}").add(norms[there[:, i], i])
         self._clipped.add(measured.clipped)
-        self._most = float(np.maximum(self._most, found["gradient_norm"].max()))  # NaN if any is
-        for kind, where in self._verdict.judge(measured.updates, norms, found["gradient_norm"]).items():
-            self._report(kind, where)
+        self._most = float(np.maximum(self._most, total.max()))  # NaN if any is
+        updates = np.arange(first, first + len(total))
+        for kind, found in self._verdict.judge(updates, norms, total, there).items():
+            self._report(kind, found)
 
-    def _of_layers(self, norms: np.ndarray) -> np.ndarray:
-        return np.stack([_norm(norms[:, columns]) for columns in self._columns.values()], axis=1)
+    def _append_ratios(self, measured: Measured) -> None:
+        changes, weights = measured.change_norms, measured.weight_norms
+        if not self.update_ratios or changes is None or weights is None:
+            return
+        (changes, _), (weights, _) = (self._of_layers(n, measured.applied) for n in (changes, weights))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios = changes / weights
+        ratios[np.isinf(ratios)] = math.nan  # of weights that were all 0
+        self._append(dict(zip(self._ratios, ratios.T, strict=True)))
+        for name, values in zip(self._ratios, ratios.T, strict=True):
+            self._mean(name).add(values[~np.isnan(values)])
 
-    # -- findings -----------------------------------------------------------------------------------
+    def _append(self, values: dict[str, np.ndarray]) -> None:
+        for name, of_updates in values.items():
+            self.history[name].extend(of_updates.tolist())
+
+    def _of_layers(self, norms: np.ndarray, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the norms of layers, NaN where none of their weights was applied, and where one was."""
+        columns = self._columns.values()
+        there = np.stack([applied[:, own].any(axis=1) for own in columns], axis=1)
+        norms = np.where(applied, norms, 0.0)
+        found = np.stack([_norm(norms[:, own]) for own in columns], axis=1)
+        return np.where(there, found, math.nan), there
 
     def _report(self, kind: str, found: Found | None) -> None:
         if found is None:
@@ -309,42 +285,22 @@ class GradientNormMonitor(StepCallback):
         layers = tuple(name for name, there in zip(self._columns, found.layers, strict=True) if there)
         first, epoch = max(begun for begun in self._epochs if begun[0] <= found.update)
         when = f"update {found.update} (epoch {epoch + 1}, its update {found.update - first}; from 0)"
-        message = f"{kind.capitalize()} gradients {self._told(kind, when, found, layers)} {_REMEDIES[kind]}"
-        finding = GradientFinding(kind, found.update, epoch, layers, message)
-        self.findings.append(finding)
+        message = describe(kind, found, layers, when, self.vanishing_threshold, self.exploding_threshold)
+        self.findings.append(GradientFinding(kind, found.update, epoch, layers, message))
         if self.on_problem == "raise":
             raise RuntimeError(message)
         if self.on_problem == "warn":
             warnings.warn(message, stacklevel=2)
-
-    def _told(self, kind: str, when: str, found: Found, layers: tuple[str, ...]) -> str:
-        named = ", ".join(f"`{name}`" for name in layers[:_NAMED])
-        if len(layers) > _NAMED:
-            named += f" and {len(layers) - _NAMED} more, the last of them `{layers[-1]}`"
-        where = f"in {len(layers)} of {len(self._columns)} layers with weights, from the first: {named}."
-        if kind == "vanishing":
-            zero = _ZERO if found.norm == 0 else ""
-            return (
-                f"from {when} on, {where} The smallest norm is {found.norm:.2g}, below "
-                f"`vanishing_threshold` {self.vanishing_threshold:g}. {zero}"
-            ).strip()
-        if kind == "exploding":
-            return (
-                f"in {when}, {where} The largest norm is {found.norm:.2g}, above `exploding_threshold` "
-                f"{self.exploding_threshold:g}."
-            )
-        if len(layers) == len(self._columns):
-            return f"in {when}, {where} In all of them: the loss itself may be NaN or infinite."
-        return f"in {when}, {where} On the way back from the loss they begin at `{layers[-1]}`."
 
     # -- the picture --------------------------------------------------------------------------------
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
-        Without `per_layer`, the norm of all gradients together. The first layer is at the top. Gradients
-        that are not finite are red, and those of exactly 0 black; where a layer was frozen it is white. Of
-        very many updates, neighbours share a cell, which is their median.
+        Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
+        it. The first layer is at the top. Gradients that are not finite are red, those of exactly 0 black,
+        and what was not measured is white, as of a layer while it is frozen. Of very many updates,
+        neighbours share a cell, which is their median. Updates count as in `history`.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
@@ -365,16 +321,17 @@ class GradientNormMonitor(StepCallback):
         drawn.set_xlabel("update")
         names = [name for name in self.history if name.startswith("gradient_norm/")]
         if not names:
-            _draw_lines(drawn, self.history)
+            draw_lines(drawn, self.history["gradient_norm"], self.history["clipped_gradient_norm"])
             return drawn
-        if ax is None:  # room for the names
-            width, height = drawn.figure.get_size_inches()
-            drawn.figure.set_size_inches(width, max(height, 0.16 * min(len(names), _LABELS)))
+        if ax is None:
+            make_room(drawn.figure, len(names))
         norms = np.array([self.history[name] for name in names])
-        _draw_map(drawn, norms, [name.removeprefix("gradient_norm/") for name in names])
+        names = [name.removeprefix("gradient_norm/") for name in names]
+        measured = np.ones(norms.shape, bool)
         for row, name in enumerate(names):
-            if self._begun.get(name):
-                drawn.broken_barh([(0, self._begun[name])], (row, 1), color="white")
+            if name in self._measured:
+                measured[row] = np.frombuffer(bytes(self._measured[name]), bool)
+        draw_map(drawn, norms, measured, names)
         return drawn
 
 
@@ -395,35 +352,3 @@ class _Mean:
     @property
     def value(self) -> float:
         return self.total / self.count if self.count else math.nan
-
-
-def _draw_lines(ax: Any, history: dict[str, array]) -> None:
-    before, after = history["gradient_norm"], history["clipped_gradient_norm"]
-    ax.plot(before, color="C0", label="before clipping")
-    if before != after:
-        ax.plot(after, color="C1", linestyle="--", label="after clipping")
-        ax.legend()
-    if max(before) > 0:
-        ax.set_yscale("log")
-    ax.set_ylabel("gradient norm")
-
-
-def _draw_map(ax: Any, norms: np.ndarray, names: list[str]) -> None:
-    from matplotlib import colormaps, colors
-
-    layers, updates = norms.shape
-    norms = np.where(np.isfinite(norms), norms, math.nan)
-    edges = np.unique(np.linspace(0, updates, min(updates, _CELLS) + 1).astype(int))
-    cells = np.stack([np.median(norms[:, a:b], axis=1) for a, b in pairwise(edges)], 1)
-    positive = cells[cells > 0]
-    least, most = (positive.min(), positive.max()) if len(positive) else (1e-7, 1.0)
-    if least == most:
-        least, most = least / 10, most * 10
-    colormap = colormaps["viridis"].with_extremes(bad="red", under="black")
-    cells = np.where(cells == 0, least / 10, cells)  # a logarithm would have none
-    scale = colors.LogNorm(least, most)
-    mesh = ax.pcolormesh(edges, np.arange(layers + 1), cells, norm=scale, cmap=colormap)
-    ax.figure.colorbar(mesh, ax=ax, label="gradient norm (red: not finite, black: 0)")
-    every = -(-layers // _LABELS)
-    ax.set_yticks(np.arange(0, layers, every) + 0.5, names[::every], fontsize="small")
-    ax.set_ylim(layers, 0)

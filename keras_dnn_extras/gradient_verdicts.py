@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-KINDS = ("vanishing", "exploding", "non-finite")
 IN_A_ROW = 10  # updates with small gradients that make them vanishing ones, and no accident
 
 
@@ -17,11 +16,13 @@ class Found:
         update: the first that shows it.
         layers: a bool for each layer.
         norm: the smallest of those that vanish, the largest of those that explode, else NaN.
+        measured: how many layers were measured.
     """
 
     update: int
     layers: np.ndarray
     norm: float
+    measured: int
 
 
 class Verdict:
@@ -29,85 +30,95 @@ class Verdict:
 
     def __init__(self, layers: int, vanishing: float, exploding: float):
         self._vanishing, self._exploding = vanishing, exploding
-        self._run = np.zeros(layers, int)  # updates in a row with small gradients
+        self._seen = np.zeros(layers, int)  # updates that measured the layer
+        self._run = np.zeros(layers, int)  # of these, the last ones in a row with small gradients
+        self._run_began = np.zeros(layers, int)  # in this update
         self._healthy = np.zeros(layers, bool)  # whether they have been large enough
         self._least = np.full(layers, math.inf)
-        self._first: int | None = None
-        self._seen = np.zeros(layers, int)
-        self._told = {kind: np.zeros(layers, bool) for kind in KINDS}
+        self._vanished_told = np.zeros(layers, bool)
+        self._exploded_told = np.zeros(layers, bool)
+        self._not_finite_told = False
 
-    def rearrange(self, places: list[int | None]) -> None:
-        """Go on with other layers: those that were in these `places`, and new ones where it is None."""
-        new = Verdict(len(places), self._vanishing, self._exploding)
-        old = [(i, place) for i, place in enumerate(places) if place is not None]
-        for mine, theirs in zip(self._by_layer(), new._by_layer(), strict=True):
-            for i, place in old:
-                theirs[i] = mine[place]
-        self._run, self._healthy, self._least, self._seen, *told = new._by_layer()
-        self._told = dict(zip(KINDS, told, strict=True))
-
-    def _by_layer(self) -> list[np.ndarray]:
-        return [self._run, self._healthy, self._least, self._seen, *self._told.values()]
-
-    def judge(self, updates: np.ndarray, norms: np.ndarray, totals: np.ndarray) -> dict[str, Found]:
+    def judge(
+        self,
+        updates: np.ndarray,
+        norms: np.ndarray,
+        totals: np.ndarray,
+        measured: np.ndarray | None = None,
+    ) -> dict[str, Found]:
         """Return what these updates bring to light, by its kind, in the order of the updates.
 
         Args:
             norms: of shape `(updates, layers)`.
             totals: of shape `(updates,)`, the norms of all gradients together.
+            measured: bools of the shape of `norms`: which of them mean something. None for all.
         """
-        if self._first is None:
-            self._first = int(updates[0])
-        self._seen += len(updates)
-        finite = np.isfinite(norms)
+        if measured is None:
+            measured = np.ones(norms.shape, bool)
+        norms = np.where(measured, norms, math.nan)
+        self._seen += measured.sum(axis=0)
         kinds = {
-            "non-finite": self._not_finite(updates, ~finite),
-            "exploding": self._exploded(updates, norms, finite & (norms > self._exploding)),
-            "vanishing": self._vanished(updates, norms, totals),
+            "non-finite": self._not_finite(updates, norms, measured),
+            "exploding": self._exploded(updates, norms, measured),
+            "vanishing": self._vanished(updates, norms, totals, measured),
         }
         found = {kind: it for kind, it in kinds.items() if it is not None}
         return dict(sorted(found.items(), key=lambda item: item[1].update))
 
     def vanished_throughout(self) -> Found | None:
-        """Return the layers whose gradients were small in all updates so far."""
-        layers = (self._run == self._seen) & ~self._told["vanishing"]
-        if not layers.any() or self._first is None:
+        """Return the layers whose gradients were small in all updates that measured them."""
+        layers = (self._run == self._seen) & (self._seen > 0) & ~self._vanished_told
+        if not layers.any():
             return None
-        return Found(self._first, layers, float(self._least[layers].min()))
+        return self._small(layers, int(self._run_began[layers].min()), float(self._least[layers].min()))
 
-    def _not_finite(self, updates: np.ndarray, where: np.ndarray) -> Found | None:
-        told = self._told["non-finite"]
-        if told.all() or not where.any():
+    def _small(self, layers: np.ndarray, update: int, norm: float) -> Found:
+        return Found(update, layers, norm, int(np.count_nonzero(self._seen)))
+
+    def _not_finite(self, updates: np.ndarray, norms: np.ndarray, measured: np.ndarray) -> Found | None:
+        where = measured & ~np.isfinite(norms)
+        if self._not_finite_told or not where.any():
             return None
-        first = int(np.argmax(np.any(where, axis=1)))
-        told[:] = True  # what comes after it is most often its consequence
-        return Found(int(updates[first]), where[first], math.nan)
+        self._not_finite_told = True  # what comes after it is most often its consequence
+        first = int(np.argmax(where.any(axis=1)))
+        return Found(int(updates[first]), where[first], math.nan, int(measured[first].sum()))
 
-    def _exploded(self, updates: np.ndarray, norms: np.ndarray, where: np.ndarray) -> Found | None:
-        where = where & ~self._told["exploding"]
+    def _exploded(self, updates: np.ndarray, norms: np.ndarray, measured: np.ndarray) -> Found | None:
+        where = np.isfinite(norms) & (norms > self._exploding) & ~self._exploded_told
         if not where.any():
             return None
-        first, layers = int(np.argmax(np.any(where, axis=1))), np.asarray(np.any(where, axis=0))
-        self._told["exploding"] |= layers
-        return Found(int(updates[first]), layers, float(norms[where].max()))
+        layers = where.any(axis=0)
+        self._exploded_told |= layers
+        first, of_layers = int(np.argmax(where.any(axis=1))), int(measured.any(axis=0).sum())
+        return Found(int(updates[first]), layers, float(norms[where].max()), of_layers)
 
-    def _vanished(self, updates: np.ndarray, norms: np.ndarray, totals: np.ndarray) -> Found | None:
+    def _vanished(
+        self, updates: np.ndarray, norms: np.ndarray, totals: np.ndarray, measured: np.ndarray
+    ) -> Found | None:
         small = norms < self._vanishing
         if not small.any():
-            self._run[:] = 0
+            self._run[measured.any(axis=0)] = 0
             self._healthy |= np.any(norms >= self._vanishing, axis=0)
             return None
-        first, least = None, math.inf
+        firsts, least = [], math.inf
         layers = np.zeros_like(self._healthy)
-        for update, norm, total, is_small in zip(updates, norms, totals, small, strict=True):
+        for row, update in enumerate(updates):
+            norm = norms[row]
             # Where all gradients are small that once were not, the training has come to its end.
-            self._run = np.where(is_small & (~self._healthy | (total >= self._vanishing)), self._run + 1, 0)
+            counts = small[row] & (~self._healthy | (totals[row] >= self._vanishing))
+            self._extend_runs(int(update), counts, measured[row])
             self._healthy |= norm >= self._vanishing
-            self._least = np.minimum(self._least, norm)
-            new = (self._run >= IN_A_ROW) & ~self._told["vanishing"]
+            self._least = np.fmin(self._least, norm)
+            new = (self._run >= IN_A_ROW) & ~self._vanished_told
             if new.any():
-                self._told["vanishing"] |= new
+                self._vanished_told |= new
                 layers |= new
-                first = int(update) - IN_A_ROW + 1 if first is None else first
+                firsts += self._run_began[new].tolist()
                 least = min(least, float(norm[new].min()))
-        return None if first is None else Found(first, layers, least)
+        return self._small(layers, min(firsts), least) if firsts else None
+
+    def _extend_runs(self, update: int, counts: np.ndarray, measured: np.ndarray) -> None:
+        """Let an update that did not measure a layer neither extend nor end its run."""
+        self._run_began[counts & (self._run == 0)] = update
+        self._run[counts] += 1
+        self._run[measured & ~counts] = 0

@@ -1,11 +1,9 @@
 """Unfreeze a model layer by layer while it trains."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,13 +11,17 @@ import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
+from keras_dnn_extras.backups import Backup
+from keras_dnn_extras.frames import callbacks_of_fit
+from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.layers import layers_by_path, owners
+from keras_dnn_extras.optimizer_state import rebuild
 from keras_dnn_extras.optimizers import innermost_optimizer, seen_batches, unscaled
-from keras_dnn_extras.step_callback import StepCallback, callbacks_of_fit
+from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
-from keras_dnn_extras.trainable import set_trainable, to_unfreeze
+from keras_dnn_extras.trainable import flags, put_back, set_trainable, to_unfreeze
+from keras_dnn_extras.wording import counted
 
-_BACKUP = keras.callbacks.BackupAndRestore
 # What was frozen when a fit began that has not come to its end, by its model.
 _FROZEN: WeakKeyDictionary[keras.Model, list[keras.layers.Layer]] = WeakKeyDictionary()
 
@@ -47,7 +49,8 @@ class GradualUnfreezing(StepCallback):
     weights, so that new ones begin with smaller steps. Begin with a model that is frozen up to the layers
     that train from the first epoch on, as `replace_head` makes it. Interrupted and resumed, with
     `BackupAndRestore` or from a saved model and `initial_epoch`, the same layers are frozen as without the
-    interruption.
+    interruption. What was unfrozen when a backup was written is read from its weights file, so that the
+    optimizer's state fits.
 
     Args:
         plan: dict that maps an epoch, from 0, to the layers that are unfrozen when it begins, as in
@@ -63,8 +66,10 @@ class GradualUnfreezing(StepCallback):
     Raises:
         ValueError: the plan is empty, or has a negative epoch. When `fit` begins: a layer that is to be
             unfrozen later is not frozen; the plan names layers that the model does not have; the model is
-            not compiled; another `GradualUnfreezing` is there too.
+            not compiled; another `GradualUnfreezing` is there too; a backup of `BackupAndRestore` does not
+            fit the plan.
         TypeError: the plan is no dict of the above.
+        RuntimeError: this version of Keras keeps the files of `BackupAndRestore` elsewhere.
 
     Example:
 
@@ -104,7 +109,7 @@ class GradualUnfreezing(StepCallback):
         return cls(**{**config, "plan": plan})
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_left": [], "_starts": {}}
+        return super().__getstate__() | {"_left": [], "_restored": [], "_starts": {}}
 
     # -- in `fit` -----------------------------------------------------------------------------------
 
@@ -130,17 +135,73 @@ class GradualUnfreezing(StepCallback):
         self.unfrozen = {}
         self._starts: dict[int, int] = {}
         self._started = False
-        backups = [_epoch_of_backup(other) for other in others if isinstance(other, _BACKUP)]
-        if None not in backups and backups:  # after an interruption, maybe in this process
+        backup = _backup(others)
+        before = flags(self.model)
+        if backup:  # after an interruption, maybe in this process
             set_trainable(self.model, _FROZEN.get(self.model, []), False)
         layers = self.model._flatten_layers()
         _FROZEN[self.model] = [layer for layer in layers if not layer.trainable]
         # In fits before this one, and not forgotten.
         self._trained = self._known() & set(map(id, self.model.trainable_variables))
-        done = max([0, *(epoch for epoch in backups if epoch is not None)])
-        self._restored = [stage for stage in self._left if stage.epoch <= done]
+        self._restored = [
+            stage for stage in self._left if stage.epoch <= (backup.saved_in if backup else 0)
+        ]
+        self._in_backup: set[int] = set()
+        if backup and backup.optimizer_variables is not None and self.model.built:
+            try:
+                self._restored = self._stages_in(backup)
+            except ValueError:
+                put_back(before)
+                raise
+        if backup:
+            self._in_backup = {stage.epoch for stage in self._restored}
         for stage in self._restored:
             set_trainable(self.model, stage.layers, True)
+
+    def _stages_in(self, backup: Backup) -> list[_Stage]:
+        """Return the stages that were reached when the weights of `backup` were saved.
+
+        The weights file tells: it has the optimizer's state of all weights that were trained. The other
+        file may be older, if the process died between the two, and may have a wrong epoch after a second
+        interruption if Keras saves every so many batches.
+        """
+        as_told = len(self._restored)
+        counts = [as_told, *range(as_told + 1, len(self._left) + 1), *reversed(range(as_told))]
+        for count in counts:
+            stages = self._left[:count]
+            if self._optimizer_variables(stages) == backup.optimizer_variables:
+                break
+        else:
+            raise ValueError(
+                f"The backup has {backup.optimizer_variables} variables of an optimizer, which fits what "
+                "is trained in no epoch of the plan. Resume with the model, the optimizer and the plan of "
+                "the interrupted `fit`, or delete the backup. Received: "
+                f"plan={self.plan}, optimizer={self.model.optimizer}, backup_dir={backup.epoch_file.parent}"
+            )
+        if stages and stages[-1].epoch > backup.epoch:
+            raise ValueError(
+                f"The weights in the backup were saved in epoch {stages[-1].epoch} or later, but training "
+                f"would go on in epoch {backup.epoch}: the process ended between the two files of the "
+                "backup, or was interrupted twice with `save_freq` in batches. Write the epoch that was "
+                f"interrupted as `epoch` into {str(backup.epoch_file)!r}, or delete the backup. "
+                f"Received: plan={self.plan}"
+            )
+        return stages
+
+    def _optimizer_variables(self, stages: list[_Stage]) -> int:
+        """Return how many variables the optimizer has where `stages` are reached."""
+        model, before = self.model, flags(self.model)
+        for stage in stages:
+            set_trainable(model, stage.layers, True)
+        with strategy_scope(model):
+            if model.optimizer.built:
+                rebuild(model.optimizer, model.trainable_variables)
+            else:
+                model.optimizer.build(model.trainable_variables)
+            found = len(model.optimizer.variables)
+            put_back(before)
+            rebuild(model.optimizer, model.trainable_variables)
+        return found
 
     def take_part(self, step_state: StepState) -> None:
         if self._restored or self._known() - set(map(id, self.model.trainable_variables)):
@@ -176,7 +237,7 @@ class GradualUnfreezing(StepCallback):
         known = self._known()
         for stage in stages:
             set_trainable(self.model, stage.layers, True)
-            resumed = stage.epoch < epoch
+            resumed = stage.epoch < epoch or stage.epoch in self._in_backup
             begin = self.step_state.batches_until(stage.epoch, epoch) if resumed else 0
             now = seen_batches(unscaled(self.model.optimizer))
             for key in map(id, stage.weights):
@@ -194,10 +255,14 @@ class GradualUnfreezing(StepCallback):
         return set(map(id, optimizer._trainable_variables)) if optimizer.built else set()
 
     def _tell(self, stage: _Stage) -> None:
-        count = sum(int(np.prod(variable.shape)) for variable in stage.weights)
+        weights = sum(int(np.prod(variable.shape)) for variable in stage.weights)
         names = self.unfrozen[stage.epoch]
-        told = names[0] if len(names) == 1 else f"{len(names)} layers, {names[0]} to {names[-1]}"
-        print(f"\nEpoch {stage.epoch + 1}: GradualUnfreezing unfroze {told} ({count:,} weights).")
+        what = ", ".join(names[:1]) or "no layer with weights"
+        if len(names) > 1:
+            what = f"{counted(len(names), 'layer')}, {names[0]} to {names[-1]}"
+        print(
+            f"\nEpoch {stage.epoch + 1}: GradualUnfreezing unfroze {what} ({counted(weights, 'weight')})."
+        )
 
 
 def _paths(model: keras.Model, stage: _Stage) -> list[str]:
@@ -209,13 +274,11 @@ def _paths(model: keras.Model, stage: _Stage) -> list[str]:
     ]
 
 
-def _epoch_of_backup(backup: keras.callbacks.BackupAndRestore) -> int | None:
-    """Return the epoch in which `backup` saved what it is about to restore, or None."""
-    try:
-        epoch = json.loads(Path(backup._training_metadata_path).read_text())["epoch"]
-    except (OSError, ValueError, KeyError):  # there is none, or it is not whole
-        return None
-    return epoch - 1 if backup.save_freq == "epoch" else epoch
+def _backup(callbacks: list[keras.callbacks.Callback]) -> Backup | None:
+    """Return what `BackupAndRestore` is about to restore, the latest where there are several of it."""
+    kind = keras.callbacks.BackupAndRestore
+    found = [Backup.of(callback) for callback in callbacks if isinstance(callback, kind)]
+    return max((backup for backup in found if backup), key=lambda backup: backup.epoch, default=None)
 
 
 def _check_plan(plan: Any) -> None:

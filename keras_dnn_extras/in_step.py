@@ -4,6 +4,7 @@ import contextlib
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 REMEDY = (
@@ -20,6 +21,14 @@ def table_dtype() -> str:
 
     # A 0-dimensional float64 acts like a Python float, it promotes nothing. MPS has none.
     return "float32" if torch.backends.mps.is_available() else "float64"
+
+
+def modulo(number: Any, divisor: int) -> Any:
+    """Return `number % divisor` in int32, for an index in the step.
+
+    On JAX with `floatx` bfloat16, Keras makes a float of a Python int (keras 23703).
+    """
+    return ops.mod(ops.cast(number, "int32"), ops.convert_to_tensor(divisor, "int32"))
 
 
 def depending_on(gradients: list) -> Any:
@@ -114,6 +123,18 @@ def write_row(table: keras.Variable, row: Any, values: Any) -> None:
 def value_of(variable: keras.Variable) -> Any:
     """Return the value of `variable` as it is now, which an update may change in place afterwards."""
     return ops.stop_gradient(ops.copy(variable.value))
+
+
+def without_zeros(values: np.ndarray) -> np.ndarray:
+    """Return hyperparameters for the table, each 0 replaced where an optimizer would see it.
+
+    Optimizers ask `momentum != 0` to know whether they have slots, and on PyTorch they ask the tensor:
+    an update whose momentum is 0 would leave its slots as they were. Products with the number that
+    stands in for 0 are 0 in float32.
+    """
+    if keras.backend.backend() != "torch":
+        return values
+    return np.where(values == 0, np.finfo(table_dtype()).tiny, values)
 
 
 def stand_in(number: float, value: Any, complement: Any) -> Any:

@@ -13,7 +13,7 @@ from keras_dnn_extras.arguments import check_positive
 from keras_dnn_extras.batches import batches
 from keras_dnn_extras.bench import Bench, Candidates, Latency
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import to_deterministic
+from keras_dnn_extras.mc_conversion import refuse_own_draws, to_deterministic
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -167,6 +167,7 @@ def _truth(model: keras.Model, signature: Signature, sample: list | None) -> Tru
     try:
         return Truth(model, signature, sample)
     except DrawsError as error:
+        refuse_own_draws(model)  # by the name of the layer, with its own way out
         raise ValueError(
             "Two calls of the model gave different outputs: it draws random numbers at inference, or "
             f"changes variables. {_way_out(model, draws)} Received: model={model}"

@@ -1,6 +1,5 @@
 """The callback that sets the learning rate of every update by a curve, inside the compiled step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -11,10 +10,13 @@ import numpy as np
 
 from keras_dnn_extras.arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras.curves import Curve
+from keras_dnn_extras.frames import callbacks_of_fit
 from keras_dnn_extras.optimizers import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
+
+_POINTS = 10_000  # of a line that is drawn, a few for each pixel
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class LearningRateCallback(StepCallback):
 
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
-            and, where the optimizer has one, `"momentum"`.
+            and, where the optimizer has one, `"momentum"`. It begins where this `fit` did, in the middle of
+            the curve if it went on after an interruption; so does the plot.
     """
 
     _scale = "linear"  # of the axis of the learning rate
@@ -46,11 +49,6 @@ class LearningRateCallback(StepCallback):
         self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
         self._curves: dict[str, Curve] = {}
-
-    @property
-    def told_as(self) -> str:
-        """The name of what the user called, for errors."""
-        return type(self).__name__
 
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
@@ -83,9 +81,7 @@ class LearningRateCallback(StepCallback):
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: what is restored is the rate of the middle of the curve.
-        optimizer = unscaled(getattr(model, "optimizer", None))
-        rate = getattr(optimizer, "_learning_rate", None)
-        self._own_rate = learning_rate(optimizer) if isinstance(rate, keras.Variable) else math.nan
+        self._own_rate = learning_rate(unscaled(getattr(model, "optimizer", None)))
 
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
@@ -117,9 +113,17 @@ class LearningRateCallback(StepCallback):
             )
 
     def take_part(self, step_state: StepState) -> None:
-        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i))
+        refuse = self._refuse_other_writer
+        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i), refuse)
         for name in self.driven_momenta(step_state.optimizer):
-            step_state.drive(name, lambda i: self._curves["momentum"](i))
+            step_state.drive(name, lambda i: self._curves["momentum"](i), refuse)
+
+    def _refuse_other_writer(self, name: str) -> None:
+        hyperparameter = "learning rate" if name == "learning_rate" else f"`{name}`"
+        raise ValueError(
+            f"`{self.told_as}` and another callback both set the {hyperparameter} in this `fit`. Remove "
+            f"one of them from `callbacks`. Received: callbacks={callbacks_of_fit(self)}"
+        )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -148,7 +152,7 @@ class LearningRateCallback(StepCallback):
     def plot(self, ax: Any = None, *, epochs: int | None = None, steps_per_epoch: int | None = None) -> Any:
         """Draw the learning rate, and the momentum where it moves, over the updates.
 
-        After a `fit`, what was in force in it; before, what will be.
+        After a `fit`, what was in force in it, as in `history`; before, what will be.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
@@ -165,10 +169,12 @@ class LearningRateCallback(StepCallback):
         """
         values = {name: np.array(v) for name, v in self.history.items() if v}
         if not values or epochs is not None:
-            values = self._values_to_come(epochs, steps_per_epoch)
+            updates, values = self._values_to_come(epochs, steps_per_epoch)
+        else:
+            updates = np.arange(len(values["learning_rate"]))
         ax = axes(ax)
         rates = values["learning_rate"]
-        lines = ax.plot(rates, color="C0", label="learning rate")
+        lines = ax.plot(updates, rates, color="C0", label="learning rate")
         ax.set_xlabel("update")
         ax.set_ylabel("learning rate")
         if self._scale == "log" and rates.min() > 0 and rates.max() > 3 * rates.min():
@@ -176,12 +182,15 @@ class LearningRateCallback(StepCallback):
         momentum = values.get("momentum")
         if momentum is not None and np.ptp(momentum) > 0:
             right = ax.twinx()
-            lines += right.plot(momentum, color="C1", linestyle="--", label="momentum")
+            lines += right.plot(updates, momentum, color="C1", linestyle="--", label="momentum")
             right.set_ylabel("momentum")
             ax.legend(handles=lines, loc="center right")  # where neither line goes
         return ax
 
-    def _values_to_come(self, epochs: int | None, steps_per_epoch: int | None) -> dict[str, Any]:
+    def _values_to_come(
+        self, epochs: int | None, steps_per_epoch: int | None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Return the numbers of updates, of many no more than can be seen, and the values there."""
         total = getattr(self, "total_steps", None)
         if epochs is not None and steps_per_epoch is not None:
             check_positive("epochs", epochs, Integral)
@@ -195,7 +204,8 @@ class LearningRateCallback(StepCallback):
             )
         fit = FitToCome(total, steps_per_epoch)
         found = self.curves_for(fit, _unknown)
-        return {name: curve(np.arange(total)) for name, curve in found.items()}
+        updates = np.round(np.linspace(0, total - 1, min(total, _POINTS)))
+        return updates, {name: curve(updates) for name, curve in found.items()}
 
 
 def _refuse_second_writer(

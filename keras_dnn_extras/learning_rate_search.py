@@ -1,25 +1,41 @@
 """The learning-rate range test: which rate to train with, found in about a hundred batches."""
 
+import math
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import keras
 import numpy as np
 
+# Private, as Keras checks the data of `fit` nowhere else, and there when the model is built already.
+from keras.src.trainers.data_adapters import get_data_adapter
+
 from keras_dnn_extras import suggestions
-from keras_dnn_extras.arguments import PACKAGE, check_number, check_positive, check_verbose, config_of
+from keras_dnn_extras.arguments import (
+    PACKAGE,
+    check_bool,
+    check_number,
+    check_positive,
+    check_verbose,
+    config_of,
+    real_array,
+)
 from keras_dnn_extras.model_state import built, rehearsal
 from keras_dnn_extras.optimizers import innermost_optimizer
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.schedulers import ExponentialLR
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
+from keras_dnn_extras.wording import counted
 
 _SKIPPED = 50  # updates in a row that loss scaling may skip before it is given up
+# The training step has the learning rate in float32.
+_LOWEST, _HIGHEST = float(np.finfo("float32").tiny), float(np.finfo("float32").max)
+_UNIT = float(np.finfo("float32").eps)  # neighbours that are so far apart, or more, are different floats
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -77,7 +93,7 @@ class LearningRateSearch:
         if len(rates) != len(self.losses):
             raise ValueError(
                 "Expected as many `losses` as `learning_rates`. "
-                f"Received: {len(self.losses)} losses, {len(rates)} learning rates"
+                f"Received: {counted(len(self.losses), 'loss')}, {counted(len(rates), 'learning rate')}"
             )
         if not np.all(np.diff(rates, prepend=0) > 0) or not np.all(np.isfinite(rates)):
             raise ValueError(
@@ -107,13 +123,14 @@ class LearningRateSearch:
     @property
     def reason(self) -> str:
         told, count = self._verdict[1], len(self.losses)
-        early = self.steps is not None and count < self.steps
-        if early and not (count and suggestions.diverges(self.smoothed_losses, self.divergence_factor)):
-            told += (
-                f" The test ended after {count} of {self.steps} steps: there was no more data, or loss "
-                "scaling skipped all updates."
-            )
-        return told
+        if self.steps is None or count >= self.steps:
+            return told
+        if count and suggestions.diverges(self.smoothed_losses, self.divergence_factor):
+            return told
+        return told + (
+            f" The test ended after {count} of {counted(self.steps, 'step')}: there was no more data, or "
+            "loss scaling skipped all updates."
+        )
 
     def get_config(self) -> dict[str, Any]:
         return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")
@@ -158,6 +175,8 @@ def find_learning_rate(
     max_learning_rate: float = 10.0,
     steps: int = 100,
     divergence_factor: float = 4.0,
+    shuffle: bool = True,
+    class_weight: Mapping[int, float] | None = None,
     sample_weight: Any = None,
     verbose: int = 1,
 ) -> LearningRateSearch:
@@ -177,12 +196,13 @@ def find_learning_rate(
         x, y: data as `fit` takes it: arrays, `tf.data.Dataset`, `PyDataset`, generator, torch
             `DataLoader`. It is gone through as often as is needed.
         batch_size: int > 0, for arrays.
-        min_learning_rate: float > 0, the rate of the first update.
-        max_learning_rate: float > `min_learning_rate`, the rate of the last.
+        min_learning_rate: float of 1.2e-38 or more, the rate of the first update.
+        max_learning_rate: float > `min_learning_rate`, to 3.4e38, the rate of the last.
         steps: int >= 2, the number of updates. With `gradient_accumulation_steps` each has several
-            batches, whose mean loss is taken.
+            batches, whose mean loss is taken. No more than there are float32 rates, which is 150 million
+            from 1e-7 to 10.
         divergence_factor: float > 1. The test ends when the smoothed loss is so many times its least.
-        sample_weight: as in `fit`.
+        shuffle, class_weight, sample_weight: as in `fit`. Pass what you train with.
         verbose: 1 shows a progress bar, 0 does not.
 
     Returns:
@@ -190,7 +210,8 @@ def find_learning_rate(
         and the `reason` for it.
 
     Raises:
-        ValueError: a value is out of its range, or the model is not compiled.
+        ValueError: a value is out of its range, the model is not compiled or has no trainable weights, or
+            `fit` would not take the data. Where that is seen, the model is not even built.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -207,28 +228,16 @@ def find_learning_rate(
         (https://arxiv.org/abs/1506.01186).
     """
     check_positive("batch_size", batch_size, Integral)
-    check_positive("min_learning_rate", min_learning_rate)
-    check_positive("max_learning_rate", max_learning_rate)
-    if min_learning_rate >= max_learning_rate:
-        raise ValueError(
-            "Expected `max_learning_rate` to be above `min_learning_rate`. Received: "
-            f"min_learning_rate={min_learning_rate}, max_learning_rate={max_learning_rate}"
-        )
-    check_number("steps", steps, "at least 2", lambda value: value >= 2, Integral)
+    _check_range(min_learning_rate, max_learning_rate, steps)
     _check_factor(divergence_factor)
+    check_bool("shuffle", shuffle)
     check_verbose(verbose)
-    rates = np.geomspace(min_learning_rate, max_learning_rate, steps)
-    if not (np.all(np.diff(rates) > 0) and np.isfinite(max_learning_rate / min_learning_rate)):
-        raise ValueError(
-            "Expected between `min_learning_rate` and `max_learning_rate` room for as many floats as "
-            "`steps`, and a quotient that is one. "
-            f"Received: min_learning_rate={min_learning_rate}, max_learning_rate={max_learning_rate}, "
-            f"steps={steps}"
-        )
+    class_weight = _checked_class_weight(class_weight)
     accumulation = innermost_optimizer(model).gradient_accumulation_steps or 1
-    factor = float(max_learning_rate / min_learning_rate) ** (1 / (steps - 1))
+    _check_data(x, y, sample_weight, class_weight)
     watch = _Watch(steps, accumulation, divergence_factor, verbose)
-    growth = ExponentialLR(factor, initial_learning_rate=float(min_learning_rate))
+    low, high = float(min_learning_rate), float(max_learning_rate)
+    growth = ExponentialLR((high / low) ** (1 / (steps - 1)), initial_learning_rate=low)
 
     # An epoch may have a single batch. A generator has one epoch: where it ends, another one would be its
     # first two batches, which Keras keeps.
@@ -239,17 +248,30 @@ def find_learning_rate(
             "Expected a model with trainable weights. Unfreeze some, and compile the model anew. "
             f"Received: model={model}"
         )
-    with rehearsal(model, float(min_learning_rate)):
+    with rehearsal(model, low):
         model.fit(
             x,
             y,
             batch_size=batch_size,
             epochs=epochs,
+            shuffle=shuffle,
+            class_weight=class_weight,
             sample_weight=sample_weight,
             callbacks=[growth, watch],
             verbose=0,
         )
-    return LearningRateSearch(rates[: len(watch.losses)], watch.losses, divergence_factor, steps)
+    if not watch.batches:
+        raise _no_batch(x)
+    return LearningRateSearch(
+        _rates(low, high, steps, watch.losses), watch.losses, divergence_factor, steps
+    )
+
+
+def _rates(low: float, high: float, steps: int, losses: list[float]) -> np.ndarray:
+    """Return the rate of each of the `losses`: rates of all `steps` may be too many for an array."""
+    rates = low * (high / low) ** (np.arange(len(losses)) / (steps - 1))
+    rates[steps - 1 :] = high  # which it is except for rounding
+    return rates
 
 
 class _Watch(StepCallback):
@@ -261,6 +283,7 @@ class _Watch(StepCallback):
         self.accumulation = accumulation
         self.divergence_factor = divergence_factor
         self.losses: list[float] = []  # of each update
+        self.means: list[suggestions.Smoothing] = []  # after each of them
         self.batches: dict[int, list[float]] = {}  # the losses of the batches of each update
         self.bar = keras.utils.Progbar(steps, verbose=verbose, stateful_metrics=["loss"])
 
@@ -271,16 +294,24 @@ class _Watch(StepCallback):
         for update, loss in zip(*self.step_state.recorded_losses(self), strict=True):
             self.batches.setdefault(int(update), []).append(float(loss))
             if len(self.batches[update]) >= self.accumulation:  # more, where loss scaling tries again
-                self.losses[update:] = [float(np.mean(self.batches[update]))]
+                self.record(update, float(np.mean(self.batches[update])))
         del self.losses[self.steps :]
         if self.losses:
             self.bar.update(len(self.losses), [("loss", self.losses[-1])], finalize=False)
         if len(self.losses) == self.steps or self.diverges() or self.is_stuck():
             self.model.stop_training = True
 
+    def record(self, update: int, loss: float) -> None:
+        del self.losses[update:], self.means[update:]
+        before = self.means[-1] if self.means else suggestions.Smoothing()
+        self.losses.append(loss)
+        self.means.append(before.after(loss))
+
     def diverges(self) -> bool:
-        means = suggestions.smoothed(self.losses)
-        return len(means) > 0 and suggestions.diverges(means, self.divergence_factor)
+        if not self.means:
+            return False
+        last = self.means[-1]
+        return suggestions.diverges(np.array([last.least, last.mean]), self.divergence_factor)
 
     def is_stuck(self) -> bool:
         return len(self.batches[max(self.batches)]) > self.accumulation + _SKIPPED
@@ -293,10 +324,70 @@ class _Watch(StepCallback):
 def _vector(name: str, values: Any) -> np.ndarray:
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
         raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
-    vector = np.array(values, "float64")
+    vector = real_array(name, values)
     if vector.ndim != 1:
         raise ValueError(f"Expected `{name}` to have one dimension. Received: {name}={values!r}")
-    return vector
+    return vector.copy()
+
+
+def _check_range(low: Any, high: Any, steps: Any) -> None:
+    limits = f"from {_LOWEST:.2g} to {_HIGHEST:.2g}, as the training step has it in float32"
+    for name, rate in (("min_learning_rate", low), ("max_learning_rate", high)):
+        check_number(name, rate, limits, lambda value: _LOWEST <= float(value) <= _HIGHEST)
+    check_number("steps", steps, "at least 2", lambda value: value >= 2, Integral)
+    if low >= high:
+        raise ValueError(
+            "Expected `max_learning_rate` to be above `min_learning_rate`. Received: "
+            f"min_learning_rate={low}, max_learning_rate={high}"
+        )
+    most = int(math.log(float(high) / float(low)) / math.log1p(_UNIT)) + 1
+    if steps > most:
+        raise ValueError(
+            f"Expected `steps` to be at most {most:,}: from `min_learning_rate` to `max_learning_rate` "
+            "float32 has no room for more different rates. "
+            f"Received: min_learning_rate={low}, max_learning_rate={high}, steps={steps}"
+        )
+
+
+def _checked_class_weight(class_weight: Any) -> dict[int, float] | None:
+    """Return the weights by int. `fit` would leave out without a word what is none."""
+    if class_weight is None:
+        return None
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            "Expected `class_weight` to be a dict of a weight for each class index. "
+            f"Received: class_weight={class_weight!r}"
+        )
+    for label, weight in class_weight.items():
+        if not isinstance(label, Real) or label % 1:
+            raise TypeError(
+                "Expected the keys of `class_weight` to be class indices. "
+                f"Received: class_weight={class_weight}"
+            )
+        check_number(f"class_weight[{label}]", weight, "finite", math.isfinite)
+    return {int(label): weight for label, weight in class_weight.items()}
+
+
+def _check_data(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> None:
+    """Raise what `fit` would raise of such data, and before the model is built."""
+    if x is None or not keras.tree.flatten(x):
+        raise ValueError(f"Expected `x` to be data: arrays, a dataset or a generator. Received: x={x}")
+    for name, arrays in {"x": x, "y": y, "sample_weight": sample_weight}.items():
+        if any(hasattr(array, "shape") and not len(array.shape) for array in keras.tree.flatten(arrays)):
+            raise ValueError(f"Expected `{name}` to be arrays of rows. Received: {name} of scalars")
+    if class_weight is not None and y is None and hasattr(keras.tree.flatten(x)[0], "shape"):
+        raise ValueError("`class_weight` weighs rows by their labels. Pass `y`. Received: y=None")
+    # A generator is asked for batches there, unless there is something beside it, which is an error.
+    beside = (y, sample_weight, class_weight)
+    if not isinstance(x, types.GeneratorType) or any(value is not None for value in beside):
+        adapter = get_data_adapter(x, y, sample_weight, class_weight=class_weight)
+        if adapter.num_batches == 0:
+            raise _no_batch(x)
+
+
+def _no_batch(x: Any) -> ValueError:
+    received = f"x of shape {tuple(x.shape)}" if hasattr(x, "shape") else f"x={x}"
+    return ValueError(f"Expected `x` to have at least one batch. Received: {received}")
 
 
 def _check_factor(divergence_factor: float) -> None:

@@ -6,9 +6,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dnn_extras.always_on import (
+    DROPPING,
+    draws_at_inference,
+    dropping_class,
+    is_known,
+    likeness,
+    way_out,
+)
 from keras_dnn_extras.arguments import PACKAGE
 from keras_dnn_extras.copying import copied
-from keras_dnn_extras.dropout_noise import dropout_layers
+from keras_dnn_extras.dropout_noise import dropout_layers, drops
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -22,7 +30,13 @@ from keras_dnn_extras.mc_dropout import (
 def _name(layer_class: type) -> str:
     """Return the name of a class in configs: Keras exports one of its own by another name."""
     exported = [name for name, value in vars(keras.layers).items() if value is layer_class]
-    return exported[0] if exported else keras.saving.get_registered_name(layer_class)
+    return exported[0] if exported else layer_class.__name__
+
+
+def _key(layer_class: type) -> tuple[str | None, str]:
+    """Return what configs call a class: `registered_name`, None for those of Keras, and `class_name`."""
+    is_of_keras = layer_class in vars(keras.layers).values()
+    return None if is_of_keras else keras.saving.get_registered_name(layer_class), _name(layer_class)
 
 
 def _always_training(base: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
@@ -47,16 +61,8 @@ MC_CLASSES: dict[type, type] = {
     _LAYERS.SpatialDropout1D: MCSpatialDropout1D,
     _LAYERS.SpatialDropout2D: MCSpatialDropout2D,
     _LAYERS.SpatialDropout3D: MCSpatialDropout3D,
-    **{
-        base: _always_training(base)
-        for base in (
-            *(_LAYERS.SimpleRNN, _LAYERS.LSTM, _LAYERS.GRU, _LAYERS.RNN),
-            *(_LAYERS.ConvLSTM1D, _LAYERS.ConvLSTM2D, _LAYERS.ConvLSTM3D),
-            *(_LAYERS.Attention, _LAYERS.AdditiveAttention),
-            *(_LAYERS.MultiHeadAttention, _LAYERS.GroupQueryAttention),
-        )
-    },
 }
+MC_CLASSES |= {base: _always_training(base) for base in DROPPING if base not in MC_CLASSES}
 """What `to_mc_dropout` puts in the place of each layer that drops something."""
 _INSTEAD = "use `mc_predict`, which takes the model as it is"
 
@@ -100,7 +106,8 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
             "There is no dropout in the model, nothing would change. Add a layer such as "
             f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
         )
-    copy = copied(model, _Converter(MC_CLASSES, idle=False).converted, _INSTEAD)
+    classes = {**MC_CLASSES, **_mc_classes_of_own(model)}
+    copy = copied(model, _Converter(classes, idle=False).converted, _INSTEAD)
     left = _inactive(copy)
     if left:
         raise ValueError(
@@ -136,15 +143,69 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
     """
     _check_model(model)
-    converter = _Converter({mc: plain for plain, mc in MC_CLASSES.items()}, idle=True)
-    copy = copied(model, converter.converted, _INSTEAD)
-    left = [layer for layer in copy._flatten_layers() if type(layer) in MC_CLASSES.values()]
+    classes = {mc: plain for plain, mc in MC_CLASSES.items()} | _plain_classes_of_own(model)
+    copy = copied(model, _Converter(classes, idle=True).converted, _INSTEAD)
+    left = [layer for layer in copy._flatten_layers() if type(layer) in classes]
     if left:
         raise ValueError(
             f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
             f"its place. Use `keras.layers.Dropout` there. Received: model={model}"
         )
     return copy
+
+
+def refuse_own_draws(model: keras.Model) -> None:
+    """Raise where a class of the user's own draws in every call, and nothing can take its place."""
+    _plain_classes_of_own(model)
+
+
+def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
+    """Return what is put in the place of classes of the user's own that drop something."""
+    own = [layer for layer in model._flatten_layers() if _is_of_own_class(layer) and _drops_within(layer)]
+    for layer in own:
+        if likeness(layer) == "other":
+            raise ValueError(
+                f"The layer {layer.name!r} of class `{type(layer).__name__}` does more than the layer that "
+                f"it is made from, and no other can be put in its place. {way_out(layer)}. "
+                f"Received: layer={layer}"
+            )
+    return {type(layer): MC_CLASSES[dropping_class(layer)] for layer in own}
+
+
+def _plain_classes_of_own(model: keras.Model) -> dict[type, type]:
+    """Return what is put in the place of classes of the user's own that draw in every call."""
+    classes = {}
+    for layer in model._flatten_layers():
+        if type(layer) in MC_CLASSES.values():
+            continue
+        found = likeness(layer) if dropping_class(layer) and _drops_within(layer) else "other"
+        if found == "always":
+            classes[type(layer)] = dropping_class(layer)
+        elif found == "other" and not is_known(layer) and _may_draw(layer):
+            raise ValueError(
+                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
+                "call, and does more than a layer of Keras that could be put in its place. "
+                f"{way_out(layer)}. Received: layer={layer}"
+            )
+    return classes
+
+
+def _may_draw(layer: Any) -> bool:
+    """Return whether a layer of the user's own was seen to draw at inference, or could not be looked at."""
+    draws = getattr(layer, "_seed_generators", None) or (dropping_class(layer) and _drops_within(layer))
+    if isinstance(layer, keras.Model) or not draws:
+        return False
+    seen = draws_at_inference(layer)
+    return dropping_class(layer) is not None if seen is None else seen
+
+
+def _drops_within(layer: Any) -> bool:
+    return any(map(drops, layer._flatten_layers()))
+
+
+def _is_of_own_class(layer: Any) -> bool:
+    known = {*MC_CLASSES, *MC_CLASSES.values()}
+    return dropping_class(layer) is not None and type(layer) not in known
 
 
 class _Converter:
@@ -156,7 +217,7 @@ class _Converter:
     """
 
     def __init__(self, classes: dict[type, type], idle: bool):
-        self._others = {_name(old): new for old, new in classes.items()}
+        self._others = {_key(old): new for old, new in classes.items()}
         self._idle = idle
         self._seeds: set[int] = set()
 
@@ -165,14 +226,14 @@ class _Converter:
             return type(config)(self.converted(item) for item in config)
         if not isinstance(config, dict):
             return config
-        name = config.get("registered_name") or config.get("class_name")
+        name = config.get("registered_name"), config.get("class_name")
         config = {key: self.converted(value) for key, value in config.items()}
         if name in self._others and (self._idle or _drops(config["config"])):
             new = self._others[name]
             own = new.__module__.startswith(PACKAGE)
             config["module"] = new.__module__ if own else "keras.layers"
             config["class_name"] = new.__name__ if own else _name(new)
-            config["registered_name"] = _name(new) if own else None
+            config["registered_name"] = _key(new)[0]
             config["config"] = self._reseeded(_accepted(new, config["config"]))
             for node in config.get("inbound_nodes", []):
                 node.get("kwargs", {}).pop("training", None)  # `predict` would override it in any case
@@ -190,11 +251,14 @@ class _Converter:
 
 
 def _accepted(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what Keras's spatial layers do not take."""
-    parameters = inspect.signature(layer_class).parameters
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return config
-    return {name: value for name, value in config.items() if name in parameters}
+    """Leave out what a class does not take, as Keras's spatial layers do not take `trainable`."""
+    taken: set[str] = set()
+    for kind in layer_class.__mro__:
+        parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
+        taken |= set(parameters)
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            break
+    return {name: value for name, value in config.items() if name in taken}
 
 
 def _drops(config: dict[str, Any]) -> bool:

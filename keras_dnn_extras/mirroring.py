@@ -10,6 +10,7 @@ import numpy as np
 from keras import layers
 
 from keras_dnn_extras.surgery import Call, Graph, values_of
+from keras_dnn_extras.wording import counted
 
 _CONVOLUTIONS = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D),
@@ -254,7 +255,8 @@ def _check_chain(encoder: keras.Model, graph: Graph) -> None:
     if len(graph.inputs) != 1 or len(values_of(graph.outputs)) != 1:
         raise ValueError(
             f"Expected `encoder` to have one input and one output. Received: encoder={encoder} with "
-            f"{len(graph.inputs)} inputs and {len(values_of(graph.outputs))} outputs"
+            f"{counted(len(graph.inputs), 'input')} and "
+            f"{counted(len(values_of(graph.outputs)), 'output')}"
         )
     at = graph.inputs[0]
     for call in graph.calls:

@@ -1,10 +1,8 @@
 """Snapshot and exact restore of what training changes: in a model, its optimizer and the generators."""
 
 import contextlib
-import itertools
 import random
 import sys
-import types
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from keras.src import backend
 from keras.src.backend.common import global_state
 
+from keras_dnn_extras.data_shapes import are_arrays, first_batch, spec_of
 from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.optimizer_state import carry_over, same_optimizer, value_on_host
 from keras_dnn_extras.optimizers import unscaled
@@ -40,10 +39,10 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
     """
     if is_built(model):
         return x
-    with _random_states_kept():  # a data loader may draw its order
-        batch, x = _first_batch(x, batch_size)
+    with random_states_kept():  # a data loader may draw its order
+        batch, x = first_batch(x, batch_size)
     if batch is not None:
-        build(model, batch)
+        build(model, batch if are_arrays(x) else keras.utils.unpack_x_y_sample_weight(batch)[0])
     return x
 
 
@@ -51,45 +50,17 @@ def build(model: keras.Model, batch: Any) -> None:
     """Build `model` for any number of inputs like `batch`, where that is left to do: computes nothing."""
     if is_built(model):
         return
+    batch = keras.tree.map_structure(spec_of, batch)
     with strategy_scope(model):
         if isinstance(model, keras.Sequential) and hasattr(batch, "shape"):
             model.build((None, *batch.shape[1:]))
         if not is_built(model):  # as `fit` does it on JAX and torch
-            batch = keras.tree.map_structure(_symbolic, batch)
             backend.compute_output_spec(model, batch, training=False)
 
 
 def is_built(model: keras.Model) -> bool:
     """Return whether `model` and all of its layers have their weights."""
     return all(layer.built for layer in model._flatten_layers())
-
-
-def _symbolic(array: Any) -> Any:
-    return keras.KerasTensor(tuple(array.shape), keras.backend.standardize_dtype(array.dtype))
-
-
-def _first_batch(x: Any, batch_size: int) -> tuple[Any, Any]:
-    """Return the inputs of the first batch of `x`, and `x` or a generator that still begins with it.
-
-    The inputs are None for what is no data: `fit` says what is wrong with it.
-    """
-    if isinstance(x, keras.utils.PyDataset):
-        batch = x[0]
-    elif isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
-        arrays = keras.tree.flatten(x)
-        if not arrays or not all(hasattr(array, "shape") for array in arrays):
-            return None, x
-        return keras.tree.map_structure(lambda array: array[:batch_size], x), x
-    elif not hasattr(x, "__iter__"):
-        return None, x
-    else:
-        batches = iter(x)
-        batch = next(batches, None)
-        if batch is None:
-            raise ValueError(f"Expected `x` to have at least one batch. Received: x={x}")
-        if isinstance(x, types.GeneratorType):
-            x = (batch for batch in itertools.chain([batch], batches))
-    return keras.utils.unpack_x_y_sample_weight(batch)[0], x
 
 
 def recompile(model: keras.Model, learning_rate: Any = None) -> None:
@@ -176,9 +147,9 @@ def rehearsal(model: keras.Model, learning_rate: float) -> Iterator[None]:
     variables = _variables(model)
     values = [value_on_host(variable) for variable in variables]
     attributes = {name: vars(model)[name] for name in _ATTRIBUTES if name in vars(model)}
-    with _random_states_kept(), _buffers_kept(model):
+    with random_states_kept(), _buffers_kept(model):
         try:
-            with _unbuilt_again(model), strategy_scope(model):
+            with loss_unbuilt_again(model), strategy_scope(model):
                 _check_weights(model)
                 optimizer = same_optimizer(model.optimizer, learning_rate)
                 optimizer.build(model.trainable_variables)
@@ -232,9 +203,9 @@ def _check_weights(model: keras.Model) -> None:
 
 
 @contextlib.contextmanager
-def _unbuilt_again(model: keras.Model) -> Iterator[None]:
+def loss_unbuilt_again(model: keras.Model) -> Iterator[None]:
     """Forget afterwards which losses were chosen for the data, if none had been before."""
-    loss = model._compile_loss
+    loss = getattr(model, "_compile_loss", None)
     if loss is None or loss.built:
         yield
         return
@@ -247,7 +218,8 @@ def _unbuilt_again(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Restore the random generators of Python, NumPy, Keras, TensorFlow and PyTorch afterwards."""
     restore = [_kept(random.getstate, random.setstate), _kept(np.random.get_state, np.random.set_state)]
     restore.append(_keras_generator_kept())
     if "torch" in sys.modules:

@@ -1,6 +1,8 @@
 """What an optimizer keeps: of each weight, and for all; carried over to another, or to other weights."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +83,45 @@ def rebuild(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]
     """Build `optimizer` once more, for other `weights`, and keep what it has of those it knew."""
     levels = _levels(optimizer)
     kept = [_State.of(level) for level in levels]
-    for level, state in zip(levels, kept, strict=True):
-        for variable in (*state.slots.values(), *state.scalars.values()):
-            level._untrack_variable(variable)
-        level._trainable_variables_indices = {}
-        level.built = False
-    optimizer.build(weights)
-    for level, state in zip(levels, kept, strict=True):
-        state.put_into(level)
+    with _unchanged_by_failure(levels):
+        for level, state in zip(levels, kept, strict=True):
+            for variable in (*state.slots.values(), *state.scalars.values()):
+                level._untrack_variable(variable)
+            level._trainable_variables_indices = {}
+            level.built = False
+        optimizer.build(weights)
+        for level, state in zip(levels, kept, strict=True):
+            state.put_into(level)
+
+
+@contextlib.contextmanager
+def _unchanged_by_failure(optimizers: list[Any]) -> Iterator[None]:
+    """Put back what `optimizers` held if an exception or an interrupt ends what is done to them."""
+    before = [_contents(optimizer) for optimizer in optimizers]
+    try:
+        yield
+    except BaseException:
+        for optimizer, contents in zip(optimizers, before, strict=True):
+            _put_back(optimizer, contents)
+        raise
+
+
+def _contents(optimizer: Any) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
+    """Return the attributes of `optimizer`, and its lists, dicts and sets, each with a copy of it."""
+    attributes = dict(vars(optimizer))
+    collections = [*attributes.values(), *optimizer._tracker.stored_ids.values()]
+    return attributes, [(c, c.copy()) for c in collections if isinstance(c, (list, dict, set))]
+
+
+def _put_back(optimizer: Any, contents: tuple[dict[str, Any], list[tuple[Any, Any]]]) -> None:
+    attributes, collections = contents
+    for name in vars(optimizer).keys() - attributes.keys():
+        del vars(optimizer)[name]
+    vars(optimizer).update(attributes)
+    for collection, copied in collections:  # past Keras's tracking, which is put back itself
+        kind: Any = next(kind for kind in (list, dict, set) if isinstance(collection, kind))
+        kind.clear(collection)
+        (kind.extend if kind is list else kind.update)(collection, copied)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What is asked of an optimizer: which one it is, what momenta it has, and how far it has come."""
 
+import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -46,9 +47,19 @@ def recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ()))
 
 
-def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
-    """Return the learning rate of `optimizer`: the shortest number that is that float32."""
-    return float(str(np.float32(keras.ops.convert_to_numpy(optimizer._learning_rate))))
+def learning_rate(optimizer: Any) -> float:
+    """Return the number that `optimizer` has as its learning rate, or NaN: it has a schedule, or none.
+
+    Of the numbers that its variable rounds to that one, the shortest: the number that the user gave.
+    """
+    rate = getattr(optimizer, "_learning_rate", None)
+    if not isinstance(rate, keras.Variable):
+        return math.nan
+    value = keras.ops.convert_to_numpy(rate)
+    if not np.isfinite(value):
+        return float(value)
+    shorter = (float(f"{float(value):.{digits}g}") for digits in range(1, 18))
+    return next(number for number in shorter if value.dtype.type(number) == value)
 
 
 def iterations(optimizer: keras.optimizers.Optimizer) -> int:

@@ -94,12 +94,12 @@ class Pacing:
     def _at(self, pace: tuple[float, int], learning_rate: Any) -> Iterator[Any]:
         """Make the optimizer the one that trains at this pace, and give its learning rate."""
         (share, start), attributes = pace, vars(self._optimizer)
-        if share != 1.0:
-            learning_rate = ops.convert_to_tensor(learning_rate) * share
-            attributes["_learning_rate"] = learning_rate
-        if start:
-            attributes["_iterations"] = ops.convert_to_tensor(self._own["_iterations"]) - start
         try:
+            if share != 1.0:
+                learning_rate = ops.convert_to_tensor(learning_rate) * share
+                attributes["_learning_rate"] = learning_rate
+            if start:
+                attributes["_iterations"] = ops.convert_to_tensor(self._own["_iterations"]) - start
             yield learning_rate
         finally:
             # The known ones, not those found: replicas of a MirroredStrategy are threads that take turns.

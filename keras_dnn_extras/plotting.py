@@ -7,9 +7,15 @@ def axes(ax: Any = None) -> Any:
     """Return `ax`, or the axes of a new figure where it is None.
 
     Raises:
+        TypeError: `ax` is something else.
         ImportError: matplotlib is not installed.
     """
     if ax is not None:
+        if not hasattr(ax, "plot"):
+            raise TypeError(
+                "Expected `ax` to be one matplotlib `Axes`, as an element of `figure.axes` or of the array "
+                f"that `subplots` returns. Received: ax={ax!r}"
+            )
         return ax
     try:
         from matplotlib import pyplot

@@ -12,80 +12,26 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras.arguments import check_bool, check_number, check_positive
+from keras_dnn_extras.arguments import check_bool, check_positive
+from keras_dnn_extras.autoencoder import (
+    check_encoder,
+    check_encoder_built,
+    check_reconstruction,
+    checked_chain,
+)
+from keras_dnn_extras.data_shapes import is_array, number_of_rows, spec_of
 from keras_dnn_extras.dense_transpose import DenseTranspose
 from keras_dnn_extras.encoder_training import Reconstruction, UnderHead
 from keras_dnn_extras.in_step import strategy_scope
-from keras_dnn_extras.mirroring import Chain, Mirror
 from keras_dnn_extras.model_state import built
 from keras_dnn_extras.optimizer_state import same_optimizer
-from keras_dnn_extras.surgery import Call, functional_of
+from keras_dnn_extras.surgery import Call
 from keras_dnn_extras.trainable import flags, put_back, set_trainable, weights_of, within
+from keras_dnn_extras.undoing import unconnected_on_error
+from keras_dnn_extras.validation import with_checked_validation
 
 # Arguments of `compile`, which are taken among those of `fit`.
 _OF_COMPILE = ("metrics", "weighted_metrics", "run_eagerly", "jit_compile", "steps_per_execution")
-
-
-def build_autoencoder(
-    encoder: keras.Model, *, tied: bool = False, noise: float = 0.0, output_activation: Any = None
-) -> keras.Model:
-    """Return a model of `encoder` and its mirror image, which leads back to the inputs.
-
-    Its first part is `encoder` itself: to train the model is to train the encoder. The mirror image has a
-    dense layer for each dense one, a transposed convolution for each convolution (also grouped, separable
-    and depthwise ones), upsampling for pooling, reshaping, cropping and padding for the like; and, in the
-    places that they have there, the encoder's normalizations and activations, anew. Dropout has no image.
-    The outputs have the shape of the inputs, and, where `Normalization` or `Rescaling` come first in the
-    encoder, their scale.
-
-    Args:
-        encoder: a functional or sequential model that is built, of one input and one output, each layer of
-            which takes what the one before it makes. Models in it may be such, too.
-        tied: whether each dense layer of the mirror image is a `DenseTranspose`, with the kernel of the
-            encoder's layer. Not with convolutions.
-        noise: float from 0 to 1, the standard deviation of Gaussian noise that training adds to the inputs,
-            after a `Normalization` or `Rescaling` that comes first: the autoencoder is to remove it.
-        output_activation: of the last layer, before a first `Normalization` or `Rescaling` is undone: such
-            as "sigmoid" for what lies between 0 and 1. None: linear.
-
-    Returns:
-        A functional model, not compiled, that takes what `encoder` takes and returns one tensor.
-
-    Raises:
-        ValueError: `encoder` is not built, branches, has code of its own, or a layer that has no mirror
-            image, such as global pooling or a recurrent one; `tied` and no dense layer, or a convolution;
-            `noise` is out of its range, or the inputs are integers.
-        TypeError: an argument is of the wrong type.
-
-    Example:
-
-    >>> encoder = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, activation="relu")])
-    >>> autoencoder = build_autoencoder(encoder, tied=True)
-    >>> autoencoder.compile("adam", "mse")
-    >>> autoencoder.output_shape, autoencoder.layers[1] is encoder
-    ((None, 8), True)
-
-    Reference:
-        Hinton & Salakhutdinov, Reducing the Dimensionality of Data with Neural Networks, 2006
-        (https://doi.org/10.1126/science.1127647).
-    """
-    _check_reconstruction(encoder, tied, noise)
-    _check_encoder_built(encoder)
-    chain = _chain(encoder, tied, noise)
-    functional: Any = functional_of(encoder)
-    given = functional.inputs[0]
-    inputs = keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)
-    mirror = Mirror(DenseTranspose if tied else None, {encoder.name, given.name, "noise"})
-    outputs = inputs
-    if noise:
-        noisy = keras.layers.GaussianNoise(noise, name="noise", dtype=keras.config.floatx())
-        for layer in [*mirror.scale(chain.front), noisy, *mirror.unscale(chain.front)]:
-            outputs = layer(outputs)
-    outputs = tree.flatten(encoder(tree.pack_sequence_as(functional._inputs_struct, [outputs])))[0]
-    for layer in [*mirror.core(chain.core, output_activation), *mirror.unscale(chain.front)]:
-        outputs = layer(outputs)
-    inputs = tree.pack_sequence_as(functional._inputs_struct, [inputs])
-    return keras.Model(inputs, outputs, name=f"{encoder.name}_autoencoder")
 
 
 def pretrain_autoencoder(
@@ -152,7 +98,7 @@ def pretrain_autoencoder(
         Bengio et al., Greedy Layer-Wise Training of Deep Networks, 2006
         (https://proceedings.neurips.cc/paper/2006/hash/5da713a690c067105aeb2fae32403405-Abstract.html).
     """
-    _check_reconstruction(encoder, tied, noise)
+    check_reconstruction(encoder, tied, noise)
     check_positive("epochs", epochs, Integral)
     check_bool("greedy", greedy)
     _check_data(x)
@@ -162,12 +108,15 @@ def pretrain_autoencoder(
     _check_reconstruction_arguments(x, greedy, fit_arguments)
     optimizers = _Optimizers(optimizer)
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
-    _check_encoder_built(encoder)
-    chain = _chain(encoder, tied, noise)
+    check_encoder_built(encoder)
+    with unconnected_on_error(encoder._flatten_layers()):
+        chain = checked_chain(encoder, tied, noise)
+    fit_arguments = with_checked_validation(encoder, fit_arguments)
     blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
     if not blocks or not _trained(blocks[0]):
         raise _all_frozen(encoder)
     transposed = DenseTranspose if tied else None
+    noise = float(noise)
     weighted = _with_targets(x, fit_arguments)
     histories = []
     for i, block in enumerate(blocks):
@@ -239,7 +188,7 @@ def pretrain_auxiliary(
         Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, 2018
         (https://arxiv.org/abs/1803.07728).
     """
-    _check_encoder(encoder)
+    check_encoder(encoder)
     check_positive("epochs", epochs, Integral)
     heads = list(head) if isinstance(head, (list, tuple)) else [head]
     if not heads or not all(isinstance(layer, keras.layers.Layer) for layer in heads):
@@ -257,6 +206,7 @@ def pretrain_auxiliary(
         trainer = UnderHead(encoder, heads)
         x = built(trainer, x, fit_arguments.get("batch_size") or 32)
         _compile(trainer, optimizers.fresh(), loss, fit_arguments)
+    fit_arguments = with_checked_validation(trainer, fit_arguments)
     return _of(encoder, _fit(trainer, x, y, epochs=epochs, **fit_arguments))
 
 
@@ -288,7 +238,7 @@ def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
     Keras drops the weights of arrays that have no targets, without a word.
     """
     given = dict(fit_arguments)
-    is_arrays = all(hasattr(array, "shape") for array in tree.flatten(x))
+    is_arrays = all(map(is_array, tree.flatten(x)))
     if given.get("sample_weight") is not None and is_arrays:  # `fit` refuses them beside a dataset
         given["y"] = _zeros(x)
     validation = given.get("validation_data")
@@ -298,7 +248,7 @@ def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _zeros(x: Any) -> np.ndarray:
-    return np.zeros(len(tree.flatten(x)[0]))
+    return np.zeros(number_of_rows(tree.flatten(x)[0]) or 0)
 
 
 def _of(encoder: keras.Model, history: keras.callbacks.History) -> keras.callbacks.History:
@@ -317,29 +267,6 @@ def _merged(encoder: keras.Model, histories: list[keras.callbacks.History]) -> k
     merged.history["stage"] = [i for i, history in enumerate(histories) for _ in history.epoch]
     merged.epoch = list(range(len(merged.history["stage"])))
     return _of(encoder, merged)
-
-
-def _chain(encoder: keras.Model, tied: bool, noise: float) -> Chain:
-    chain = Chain.of(encoder)
-    given = chain.graph.inputs[0]
-    if noise and not keras.backend.is_float_dtype(given.dtype):
-        raise ValueError(
-            f"Noise cannot be added to integers. Let the inputs be floats: `keras.Input(..., "
-            f'dtype="float32")`. Received: noise={noise}, inputs of dtype {given.dtype}'
-        )
-    if tied:
-        others = [layer for layer in chain.linear if not isinstance(layer, keras.layers.Dense)]
-        if others:
-            raise ValueError(
-                "Only dense layers are tied, by `DenseTranspose`. Leave `tied` False for an encoder with "
-                f"convolutions. Received: tied=True, and the layer {others[0].name!r}"
-            )
-    # Once here, for errors: shapes that are not known, layers that cannot be made anew.
-    with strategy_scope(encoder):
-        mirror = Mirror(DenseTranspose if tied else None)
-        mirror.core(chain.core)
-        mirror.unscale(chain.front)
-    return chain
 
 
 def _trained(block: list[Call]) -> bool:
@@ -372,29 +299,10 @@ def _say(i: int, total: int, block: list[Call], fit_arguments: dict[str, Any]) -
         print(f"Layer {i + 1} of {total}: {names[0]}")
 
 
-def _check_reconstruction(encoder: Any, tied: Any, noise: Any) -> None:
-    _check_encoder(encoder)
-    check_bool("tied", tied)
-    check_number("noise", noise, "from 0 to 1", lambda v: 0 <= v <= 1)
-
-
-def _check_encoder(encoder: Any) -> None:
-    if not isinstance(encoder, keras.Model):
-        raise TypeError(f"Expected `encoder` to be a Keras model. Received: encoder={encoder!r}")
-
-
-def _check_encoder_built(encoder: keras.Model) -> None:
-    if not encoder.built:
-        raise ValueError(
-            "The encoder has no weights yet. Give it a `keras.Input`, or call it on data. "
-            f"Received: encoder={encoder}"
-        )
-
-
 def _check_data(x: Any) -> None:
     if x is None:
         raise TypeError("Expected `x` to be data: arrays, a dataset or a generator. Received: x=None")
-    shapes = [array.shape for array in tree.flatten(x) if isinstance(array, np.ndarray)]
+    shapes = [spec_of(array).shape for array in tree.flatten(x) if is_array(array)]
     if any(shape[:1] == (0,) for shape in shapes):
         raise ValueError(f"Expected `x` to have at least one row. Received: x of shape {shapes[0]}")
 

@@ -1,7 +1,6 @@
 """Copies of functional and sequential models: one new layer for each, some of them others or left out."""
 
 import dataclasses
-import pickle
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from keras import tree
 # Private, as Keras tells the files' own way of keeping shared objects shared nowhere else.
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
+from keras_dnn_extras.configs import NO_CONFIG, copy_what_no_config_holds, serialized
 from keras_dnn_extras.sample_inputs import drawn, sizes
 from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
 
-NO_CONFIG = (NotImplementedError, TypeError, AttributeError, pickle.PicklingError)
 """Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
 
 
@@ -222,7 +221,7 @@ def _layer_calls(level: Level, model: Any) -> list[Call]:
 
 def _config(operation: Any) -> dict[str, Any]:
     try:
-        return keras.saving.serialize_keras_object(operation)
+        return serialized(operation)
     except NO_CONFIG as error:
         raise _no_copy(operation) from error
 
@@ -310,7 +309,8 @@ def _copy_state(old: Any, new: Any) -> None:
 
 
 def copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Give a layer what `adapt` gave another one besides weights. Their weights are the same already."""
+    """Give a layer what no config holds and what `adapt` gave another one: their weights are the same."""
+    copy_what_no_config_holds(old, new)
     if isinstance(new, keras.layers.Normalization):  # has constants that are made of its weights
         new.finalize_state()
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):  # a vocabulary

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import check_number, check_positive
+from keras_dnn_extras.batches import dense_array
 from keras_dnn_extras.mc_dropout import MCDropout
 from keras_dnn_extras.schedules import OneCycle
+from keras_dnn_extras.wording import counted
 
 _DROPOUTS = {"AlphaDropout": keras.layers.AlphaDropout, "MCDropout": MCDropout}
 _TASKS = ("classification", "regression")
@@ -173,6 +175,9 @@ def dnn(
     inputs: Any = None,
     total_steps: int | None = None,
     seed: int | None = None,
+    loss: Any = None,
+    metrics: Any = None,
+    optimizer: Any = None,
 ) -> keras.Sequential:
     """Return a deep network of dense layers by the guidelines, compiled.
 
@@ -199,6 +204,9 @@ def dnn(
             cycle of the momentum. None: a constant rate, ready for `OneCycleScheduler`, which cycles both.
         seed: int >= 0 or None, makes initial weights and dropout repeatable. The order of the batches of
             `fit` depends on `keras.utils.set_random_seed`.
+        loss: as in `compile`, or None for that of the task.
+        metrics: list as in `compile`, or None for that of the task.
+        optimizer: as in `compile`, or None for that of the recipe.
 
     Returns:
         A compiled `keras.Sequential`. In mixed precision its first and its last layer compute in float32.
@@ -206,7 +214,8 @@ def dnn(
         `total_steps`, before `load_model` need `import keras_dnn_extras`.
 
     Raises:
-        ValueError: a value is out of its range, or `inputs` do not have the shape, are not finite or none.
+        ValueError: a value is out of its range, or `inputs` do not have the shape, are not finite or none;
+            there is no loss or optimizer of this name; `total_steps` and an `optimizer` are given.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -230,6 +239,7 @@ def dnn(
         check_positive("total_steps", total_steps, Integral)
     if seed is not None:
         check_number("seed", seed, "an int of at least 0", lambda s: s >= 0, Integral)
+    compiled_with = _checked_compile_arguments(loss, metrics, optimizer, total_steps)
     sample = None if inputs is None else _checked_inputs(inputs, shape)
     _warn_of_depth(chosen, units)
 
@@ -242,7 +252,9 @@ def dnn(
     for i, n in enumerate(units, start=1):
         layers += _hidden(chosen, i, n, len(units), next_seed)
     layers.append(_output(chosen, outputs, task, next_seed()))
-    return _compiled(keras.Sequential(layers), chosen, outputs, task, total_steps)
+    model = keras.Sequential(layers)
+    model.compile(**{**_guidelines(chosen, outputs, task, total_steps), **compiled_with})
+    return model
 
 
 # -- layers ---------------------------------------------------------------------------------------------
@@ -313,9 +325,8 @@ def _seeds(seed: int | None) -> Callable[[], int | None]:
     return lambda: int(rng.integers(2**31))
 
 
-def _compiled(
-    model: keras.Sequential, chosen: Recipe, outputs: int, task: str, total_steps: int | None
-) -> keras.Sequential:
+def _guidelines(chosen: Recipe, outputs: int, task: str, total_steps: int | None) -> dict[str, Any]:
+    """Return what the recipe and the task give to `compile`."""
     if task == "regression":
         loss, metrics = "mse", ["mae"]
     else:
@@ -325,8 +336,7 @@ def _compiled(
     optimizer = getattr(keras.optimizers, chosen.optimizer)(
         rate, momentum=chosen.momentum, global_clipnorm=chosen.clipnorm if task == "regression" else None
     )
-    model.compile(optimizer, loss=loss, metrics=metrics)
-    return model
+    return {"optimizer": optimizer, "loss": loss, "metrics": metrics}
 
 
 # -- arguments ------------------------------------------------------------------------------------------
@@ -364,10 +374,28 @@ def _checked_sizes(name: str, sizes: Any, expected: str) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
+def _checked_compile_arguments(
+    loss: Any, metrics: Any, optimizer: Any, total_steps: int | None
+) -> dict[str, Any]:
+    """Return those that are given, once Keras knows their names."""
+    if optimizer is not None and total_steps is not None:
+        raise ValueError(
+            "`total_steps` puts a schedule into the optimizer of the recipe. Leave it out, and give your "
+            "optimizer a schedule: `OneCycle`. "
+            f"Received: optimizer={optimizer!r}, total_steps={total_steps}"
+        )
+    given = {"loss": loss, "metrics": metrics, "optimizer": optimizer}
+    if isinstance(loss, str):
+        keras.losses.get(loss)
+    if optimizer is not None:
+        given["optimizer"] = keras.optimizers.get(optimizer)
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return `inputs` in float64."""
     try:
-        given = keras.ops.convert_to_numpy(inputs) if keras.ops.is_tensor(inputs) else np.asarray(inputs)
+        given = dense_array(inputs)
     except ValueError as error:  # rows of several lengths
         raise ValueError(
             f"Expected `inputs` to be an array of shape (n, {', '.join(map(str, shape))}). "
@@ -386,7 +414,7 @@ def _checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     if not np.isfinite(sample).all():
         raise ValueError(
             "Expected `inputs` to be finite. Replace what is missing first. Received: inputs with "
-            f"{np.sum(~np.isfinite(sample))} values that are NaN or infinite"
+            f"NaN or infinity in {counted(int(np.sum(~np.isfinite(sample))), 'place')}"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         fits = np.isfinite(sample.var(axis=0).astype("float32")).all()

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_dnn_extras.in_step import write_row
+from keras_dnn_extras.in_step import modulo, write_row
 
-_TAGS = 2**24  # float32 holds integers up to this
+TAGS = 2**24  # float32 holds integers up to this
 
 
 class Ring:
@@ -40,7 +40,7 @@ class Ring:
 
     def next_row(self) -> Any:
         """Return, in the step, which row is written next."""
-        return ops.mod(self._count.value, self._rows)
+        return modulo(self._count.value, self._rows)
 
     def append(self, update: Any, *values: Any) -> None:
         """Write vectors, one after the other, as the next row of the first table, in the step.
@@ -48,7 +48,7 @@ class Ring:
         Args:
             update: the one that the row belongs to, an int32 tensor.
         """
-        tag = ops.reshape(ops.cast(ops.mod(update, _TAGS), "float32"), (1,))
+        tag = ops.reshape(ops.cast(modulo(update, TAGS), "float32"), (1,))
         write_row(self._tables[0], self.next_row(), ops.concatenate([tag, *values]))
         self._count.assign(self._count.value + 1)
 
@@ -76,6 +76,6 @@ class Ring:
         first, *others = (ops.convert_to_numpy(v)[places].astype("float64") for v in self._tables)
         updates = []
         for tag in first[:, 0]:
-            self._update += int(tag - self._update) % _TAGS
+            self._update += int(tag - self._update) % TAGS
             updates.append(self._update)
         return np.array(updates), [first[:, 1:], *others]

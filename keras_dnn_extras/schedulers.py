@@ -9,7 +9,14 @@ import keras
 import numpy as np
 
 from keras_dnn_extras import curves
-from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_positive, config_of
+from keras_dnn_extras.arguments import (
+    PACKAGE,
+    check_bool,
+    check_in_float32,
+    check_number,
+    check_rate,
+    config_of,
+)
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.learning_rate_callback import FitToCome, LearningRateCallback
 from keras_dnn_extras.optimizers import innermost_optimizer, momentum_names, recovers_weights_by_momentum
@@ -39,6 +46,7 @@ class OneCycleScheduler(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range. When `fit` begins: the model is not compiled, or its
@@ -165,6 +173,7 @@ class ExponentialLR(LearningRateCallback):
             times as many.
         history: dict of lists with one float per update, under `"learning_rate"` and, where the
             optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or none or both of `factor` and `decay_rate` are given,
@@ -271,6 +280,7 @@ class PowerLR(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or none or both of `decay_steps` and `decay_epochs` are
@@ -323,7 +333,7 @@ class PowerLR(LearningRateCallback):
 
     def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         first = self.initial_learning_rate or initial()
-        return {"learning_rate": PowerDecay(first, _decay_steps(self, fit), self.power).curve}
+        return {"learning_rate": curves.power(first, _decay_steps(self, fit), self.power)}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -342,6 +352,7 @@ class PiecewiseConstantLR(LearningRateCallback):
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
             and, where the optimizer has one, `"momentum"`. Epoch logs have the last of each epoch.
+            After a resume, it begins there; so does the plot.
 
     Raises:
         ValueError: a value is out of its range, or the lists do not match. When `fit` begins: the model
@@ -378,8 +389,8 @@ class PiecewiseConstantLR(LearningRateCallback):
         self.boundaries = boundaries
         self.values = values
         self.unit = unit
-        for name in ("boundaries", "values"):
-            _check_numbers(name, getattr(self, name))
+        for name, check in (("boundaries", _check_boundary), ("values", check_rate)):
+            _check_list(name, getattr(self, name), check)
         if any(a >= b for a, b in pairwise(boundaries)):
             raise ValueError(f"Expected `boundaries` to increase. Received: boundaries={boundaries}")
         if len(values) != len(boundaries) + 1:
@@ -413,7 +424,7 @@ def _decay_steps(callback: Any, fit: StepState | FitToCome) -> float:
 
 def _check_initial(initial_learning_rate: float | None) -> None:
     if initial_learning_rate is not None:
-        check_positive("initial_learning_rate", initial_learning_rate)
+        check_in_float32("initial_learning_rate", initial_learning_rate)
 
 
 def _check_one_of(**arguments: float | None) -> None:
@@ -424,7 +435,7 @@ def _check_one_of(**arguments: float | None) -> None:
         received = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ValueError(f"Expected either `{first}` or `{second}`, and not both. Received: {received}")
     for name, value in given.items():
-        check_positive(name, value)
+        check_in_float32(name, value)
 
 
 def _check_none_of(beside: str, **arguments: float | None) -> None:
@@ -435,11 +446,15 @@ def _check_none_of(beside: str, **arguments: float | None) -> None:
             )
 
 
-def _check_numbers(name: str, values: Any) -> None:
+def _check_list(name: str, values: Any, check: Callable[[str, Any], None]) -> None:
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
         raise TypeError(f"Expected `{name}` to be a list of numbers. Received: {name}={values!r}")
     for i, value in enumerate(values):
-        check_number(f"{name}[{i}]", value, "at least 0 and finite", lambda v: 0 <= v < math.inf)
+        check(f"{name}[{i}]", value)
+
+
+def _check_boundary(name: str, value: Any) -> None:
+    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < math.inf)
 
 
 def _check_cycled_momentum(cycle: OneCycleScheduler) -> None:
@@ -449,7 +464,9 @@ def _check_cycled_momentum(cycle: OneCycleScheduler) -> None:
             f"Received: cycle_momentum={cycle.cycle_momentum!r}"
         )
     for name in ("base_momentum", "max_momentum"):
-        check_number(name, getattr(cycle, name), "in [0, 1)", lambda value: 0 <= value < 1)
+        # Adam and its like divide by `1 - beta_1`.
+        expected = "in [0, 1), in float32 too"
+        check_number(name, getattr(cycle, name), expected, lambda v: v >= 0 and float(np.float32(v)) < 1)
     if cycle.base_momentum > cycle.max_momentum:
         raise ValueError(
             "Expected `base_momentum` to be at most `max_momentum`. Received: "

@@ -5,10 +5,19 @@ from numbers import Integral, Real
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_dnn_extras import curves
-from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_positive, config_of
+from keras_dnn_extras.arguments import (
+    PACKAGE,
+    check_bool,
+    check_in_float32,
+    check_number,
+    check_positive,
+    check_rate,
+    config_of,
+)
 from keras_dnn_extras.curves import Curve
 
 
@@ -77,16 +86,29 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
         self.name = name
-        check_positive("max_learning_rate", max_learning_rate)
-        check_positive("total_steps", total_steps, Integral)
+        check_in_float32("max_learning_rate", max_learning_rate)
+        check_in_float32("total_steps", total_steps, Integral)
         check_number("warmup_fraction", warmup_fraction, "in [0, 1]", lambda value: 0 <= value <= 1)
         check_bool("three_phase", three_phase)
         if anneal not in curves.ANNEALS:
             raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
         check_positive("div_factor", div_factor)
         check_positive("final_div_factor", final_div_factor)
-        low = max_learning_rate / div_factor
-        self.curve = self.cycle(low, max_learning_rate, low / final_div_factor)
+        low, _, final = self._corners()
+        for divisor, rate in (("div_factor", low), ("final_div_factor", final)):
+            if rate > float(np.finfo("float32").max):
+                raise ValueError(
+                    f"Expected `{divisor}` to give a learning rate in the range of float32, not {rate:g}. "
+                    f"Received: {divisor}={getattr(self, divisor)}, max_learning_rate={max_learning_rate}"
+                )
+
+    @property
+    def curve(self) -> Curve:
+        return self.cycle(*self._corners())
+
+    def _corners(self) -> tuple[float, float, float]:
+        low = self.max_learning_rate / self.div_factor
+        return low, self.max_learning_rate, low / self.final_div_factor
 
     def cycle(self, begin: float, peak: float, end: float) -> Curve:
         """Return a curve of the same shape, between other values: a momentum's for instance."""
@@ -167,10 +189,13 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.decay_steps = decay_steps
         self.power = power
         self.name = name
-        check_positive("initial_learning_rate", initial_learning_rate)
-        check_positive("decay_steps", decay_steps)
+        check_in_float32("initial_learning_rate", initial_learning_rate)
+        check_in_float32("decay_steps", decay_steps)
         check_number("power", power, "at least 0 and finite", lambda value: 0 <= value < math.inf)
-        self.curve = curves.power(initial_learning_rate, decay_steps, power)
+
+    @property
+    def curve(self) -> Curve:
+        return curves.power(self.initial_learning_rate, self.decay_steps, self.power)
 
     def __call__(self, step: Any) -> Any:
         with keras.name_scope(self.name or "PowerDecay"):
@@ -232,9 +257,10 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
                     "Expected `schedule` to be a `LearningRateSchedule` or a float. "
                     f"Received: schedule={schedule!r}"
                 )
-            check_positive("schedule", schedule)
-        check_number("warmup_steps", warmup_steps, "at least 0", lambda value: value >= 0, Integral)
-        check_number("start", start, "at least 0 and finite", lambda value: 0 <= value < math.inf)
+            check_in_float32("schedule", schedule)
+        expected = "at least 0 and below 2**31"
+        check_number("warmup_steps", warmup_steps, expected, lambda v: 0 <= v < 2**31, Integral)
+        check_rate("start", start)
 
     def __call__(self, step: Any) -> Any:
         with keras.name_scope(self.name or "Warmup"):

@@ -1,11 +1,11 @@
 """The callback that takes part in the step."""
 
-import sys
-from types import FrameType
 from typing import Any
 
 import keras
 
+from keras_dnn_extras.frames import callbacks_of_fit
+from keras_dnn_extras.internals import check_internals
 from keras_dnn_extras.model_state import is_built
 from keras_dnn_extras.optimizers import seen_batches, unscaled
 from keras_dnn_extras.step_state import StepState
@@ -19,6 +19,11 @@ class StepCallback(keras.callbacks.Callback):
 
     step_state: StepState  # of the last fit
 
+    @property
+    def told_as(self) -> str:
+        """The name of what the user called, for errors."""
+        return type(self).__name__
+
     def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         """Check the fit that begins, change nothing. `others`: the fit's other callbacks."""
 
@@ -29,7 +34,9 @@ class StepCallback(keras.callbacks.Callback):
         """Write what the epoch has brought into `logs`."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "step_state"}
+        # A copy takes part in no fit: it has the records, and not the model.
+        own = {name: value for name, value in vars(self).items() if name != "step_state"}
+        return own | {"_model": None}
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -43,15 +50,15 @@ class StepCallback(keras.callbacks.Callback):
         if fit:
             others.remove(self)
             if self in others:
-                name = type(self).__name__
                 raise ValueError(
-                    f"`{name}` is listed twice. Remove one of the two from `callbacks`. "
+                    f"`{self.told_as}` is listed twice. Remove one of the two from `callbacks`. "
                     f"Received: callbacks={[self, *others]}"
                 )
+        check_internals(self.model, self.told_as)
         self.set_up(others)
         if is_built(self.model) and not self.model.trainable_variables:
             raise ValueError(
-                f"The model has no trainable weights, so `{type(self).__name__}` would see no update. "
+                f"The model has no trainable weights, so `{self.told_as}` would see no update. "
                 "Set `trainable = True` for some layers, and compile the model again. "
                 f"Received: model={self.model}"
             )
@@ -76,22 +83,6 @@ class StepCallback(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         self.step_state.leave(self)
         self._before = seen_batches(self.step_state.optimizer)  # a `CallbackList` may be used again
-
-
-def callbacks_of_fit(callback: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
-    """Return the list of the callbacks that `fit` is calling, `callback` among them.
-
-    Keras tells a callback its model and the number of epochs, but not which others there are. The
-    `CallbackList` stands a frame or two above; where a loop of the user's own calls the callback,
-    there is none.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, keras.callbacks.CallbackList) and callback in owner.callbacks:
-            return owner.callbacks
-        frame = frame.f_back
-    return []
 
 
 def _flat(callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:

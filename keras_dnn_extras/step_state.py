@@ -11,7 +11,6 @@ or read there is plain Keras.
 """
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -23,6 +22,7 @@ from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.batch_losses import BatchLosses
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.driving import Driving
+from keras_dnn_extras.frames import loop_of_fit, loop_of_step
 from keras_dnn_extras.gradient_measurements import GradientMeasurements, Measured, widths
 from keras_dnn_extras.in_step import strategy_scope
 from keras_dnn_extras.model_state import accept_trainable
@@ -37,25 +37,8 @@ from keras_dnn_extras.optimizers import (
 from keras_dnn_extras.pacing import Pacing
 from keras_dnn_extras.ring import Ring
 
-# Internals of Keras that the mechanism rests on. They are private, so their absence is told here
-# and not by a fit that silently does nothing.
-_RELIED_ON = {
-    keras.optimizers.Optimizer: ("_backend_apply_gradients", "_backend_update_step", "_clip_gradients"),
-    keras.Model: ("make_train_function",),
-}
-if keras.backend.backend() == "tensorflow":
-    _RELIED_ON[keras.optimizers.Optimizer] += ("_all_reduce_sum_gradients",)
-for _owner, _names in _RELIED_ON.items():
-    for _name in _names:
-        if not hasattr(_owner, _name):
-            raise ImportError(
-                f"keras_dnn_extras needs `{_owner.__name__}.{_name}`, which this version of Keras does "
-                f"not have. Install a version that is supported. Received: keras=={keras.__version__}"
-            )
-
 _ROWS = 4096  # of the tables, each an update
 _NUMBERS = 2**18  # in what is measured, 1 MiB: where it is more, there are fewer rows
-_ANNOUNCING = keras.callbacks.CallbackList.on_train_batch_begin.__code__
 
 
 class StepState:
@@ -84,6 +67,8 @@ class StepState:
         self._records: dict[Any, list] = {}
         self._changes = False  # whether those of the weights are measured
         self._measurements: GradientMeasurements | None = None
+        if model.train_function is None:  # a loop of the user's own, and no `fit` before
+            model.make_train_function()
         self._plain = model.train_function
         self._traced: Any = None
         self._announced: tuple | None = None
@@ -159,7 +144,7 @@ class StepState:
         clock = self._clock
         steps = clock.steps
         if steps is None:  # epochs are taken to be equally long
-            steps = (seen_batches(self.optimizer) - clock.start) / now
+            steps = (seen_batches(self.optimizer) - clock.start) / max(now, 1)
         return clock.start + round(epoch * steps)
 
     def initial_rate(self, own: float) -> float:
@@ -169,7 +154,12 @@ class StepState:
             own: the optimizer's learning rate when `fit` was called.
         """
         earlier = self._earlier
-        if self.position() > 0 and earlier and earlier._first_rate and earlier._last_rate in (None, own):
+        if (
+            self.position() > 0
+            and earlier
+            and earlier._first_rate is not None
+            and earlier._last_rate in (None, own)
+        ):
             own = earlier._first_rate
         elif self._clock.continues:
             raise ValueError(
@@ -182,15 +172,16 @@ class StepState:
 
     # -- asked by callbacks -----------------------------------------------------------------------
 
-    def drive(self, name: str, curve: Curve) -> None:
+    def drive(self, name: str, curve: Curve, refuse_other_writer: Callable[[str], None]) -> None:
         """Let `curve(i)` be the optimizer's hyperparameter `name` in update `i` of the fit.
 
         Args:
             name: `"learning_rate"`, or a float attribute of the optimizer.
             curve: takes a NumPy array of update numbers, returns the values. Called first when the
                 first batch begins.
+            refuse_other_writer: called with `name` between two steps, if anything else wrote it. It raises.
         """
-        self._driving.add(name, curve)
+        self._driving.add(name, curve, refuse_other_writer)
 
     def share_rate(self, weights: list[keras.Variable], share: float) -> None:
         """Let `weights` train at this `share` of the learning rate. Before the first batch."""
@@ -206,14 +197,15 @@ class StepState:
                 those for which that is not the beginning of all.
         """
         model, optimizer = self._model, self._model.optimizer
+        # First of all: after an interrupt there must be no step that trains the former ones.
+        model.make_train_function(force=True)
+        self._plain, self._traced = model.train_function, None
+        model.train_function = self
         if optimizer.built:
             with strategy_scope(model):
                 rebuild(optimizer, model.trainable_variables)
         self._pacing.starts = started
         self._measurements = None  # which has a column for each of them. All was read when the epoch ended
-        model.make_train_function(force=True)
-        self._plain, self._traced = model.train_function, None
-        model.train_function = self
         accept_trainable(model)
 
     def record_losses(self, callback: Any) -> None:
@@ -286,7 +278,7 @@ class StepState:
             self._traced = None
         if batch >= self._exchange_at or self._traced is None:
             self._exchange(batch)
-        self._announced = batch, self._caller(_loop_of_fit())
+        self._announced = batch, self._caller(loop_of_fit())
 
     def end_epoch(self) -> None:
         """Check that the epoch's updates were ours to drive and to measure.
@@ -300,6 +292,7 @@ class StepState:
         if moved and not self._reached:
             self._refuse_unused()
         self._check_rows()
+        self._driving.refuse_other_writers()
 
     def _caller(self, frame: FrameType | None) -> tuple | None:
         # Not the frame itself, which would keep the data of `fit` alive after an exception. Its address
@@ -332,6 +325,7 @@ class StepState:
     def _exchange(self, batch: int) -> None:
         self._users[0].model  # noqa: B018 - on JAX, brings the state back into the variables
         self._check_rows()
+        self._driving.refuse_other_writers()
         self._download()
         self._upload()
         self._exchanged_at = batch
@@ -395,7 +389,7 @@ class StepState:
 
     def __call__(self, *args: Any) -> Any:
         """Run one step, or a group of them, as `model.train_function`."""
-        if self._announced is None or self._announced[1] not in (None, self._caller(sys._getframe(1))):
+        if self._announced is None or self._announced[1] not in (None, self._caller(loop_of_step())):
             self._exchange_at = 0  # it may apply updates, which move on in the table
             return self._plain(*args)
         self._announced = None
@@ -451,8 +445,8 @@ class StepState:
         """Put the step's own methods, and on JAX its variables, in the optimizer while it runs."""
         added = self._variables() if keras.backend.backend() == "jax" else []
         known = self.optimizer._variables[:]
-        self.optimizer._variables.extend(added)
         try:
+            self.optimizer._variables.extend(added)
             with contextlib.ExitStack() as stack:
                 for part in self._parts():
                     stack.enter_context(part.in_place())
@@ -480,17 +474,3 @@ def _joined(
     chunks, records[callback] = [nothing, *records[callback]], []
     updates, blocks = zip(*chunks, strict=True)
     return np.concatenate(updates), [np.concatenate(tables) for tables in zip(*blocks, strict=True)]
-
-
-def _loop_of_fit() -> FrameType | None:
-    """Return the frame that is calling the callbacks of a batch, which will call the step as well.
-
-    An exception, in another callback say, may keep it from doing so. The announced step is the one that
-    this very frame calls, and no later one. None where a loop of the user's own calls the callback.
-    """
-    frame: FrameType | None = sys._getframe(2)
-    by_keras = False
-    while frame is not None and frame.f_code.co_name == _ANNOUNCING.co_name:
-        by_keras |= frame.f_code is _ANNOUNCING
-        frame = frame.f_back
-    return frame if by_keras else None

@@ -4,8 +4,14 @@ The four suggestions are those of fastai's `lr_find`, made safe for curves witho
 little everywhere: what counts is the part of the curve where the loss really falls.
 """
 
+import math
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from keras_dnn_extras.wording import counted
 
 Floats = NDArray[np.float64]
 
@@ -16,18 +22,34 @@ _NOTABLE = 1e-3  # of the loss at the beginning
 _WINDOW = 16.0  # how much the rate grows in the window of `slide`: 15 of 100 steps from 1e-7 to 10
 
 
+@dataclass(frozen=True)
+class Smoothing:
+    """The running mean after some losses, loss by loss, and the least of the means up to there."""
+
+    total: float = 0.0
+    weight: float = 0.0
+    least: float = math.inf
+
+    def after(self, loss: float) -> "Smoothing":
+        """Return the running mean after one more loss."""
+        total, weight = BETA * self.total + loss, BETA * self.weight + 1.0
+        return Smoothing(total, weight, min(self.least, total / weight))
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.weight
+
+
 def smoothed(losses: ArrayLike) -> Floats:
     """Return the running mean that forgets by `BETA` a step, without a bias at the beginning.
 
     `sum(BETA ** (i - j) * losses[j]) / sum(BETA ** (i - j))` over `j <= i`. After a loss that is not finite
     there is none that is.
     """
-    total = weight = 0.0
-    means = []
-    for loss in np.asarray(losses, "float64"):
-        total = BETA * total + loss
-        weight = BETA * weight + 1.0
-        means.append(total / weight)
+    state, means = Smoothing(), []
+    for loss in np.asarray(losses, "float64").tolist():
+        state = state.after(loss)
+        means.append(state.mean)
     return np.array(means)
 
 
@@ -109,11 +131,12 @@ def _too_few(count: int, not_finite: bool) -> str:
         )
     if not_finite:
         return (
-            f"No suggestion: the loss is not finite after {count} batches. Lower `min_learning_rate`, and "
-            "look for NaN in the data."
+            f"No suggestion: the loss is not finite after {counted(count, 'batch')}. Lower "
+            "`min_learning_rate`, and look for NaN in the data."
         )
     return (
-        f"No suggestion: there are {count} losses, and at least {FEWEST} are needed. Give more data or "
+        f"No suggestion: there {'is' if count == 1 else 'are'} {counted(count, 'loss')}, and at least "
+        f"{FEWEST} are needed. Give more data or "
         "more `steps`; if training diverged at once, lower `min_learning_rate`."
     )
 
@@ -163,15 +186,25 @@ def _fall(losses: Floats) -> tuple[int, int]:
 
 def _longest_descent(losses: Floats) -> tuple[int, int]:
     """Return the ends of the longest strictly decreasing subsequence; of several, the first to end."""
-    length = np.ones(len(losses), int)
-    first = np.arange(len(losses))
-    for i in range(1, len(losses)):
-        before = np.where(losses[:i] > losses[i], length[:i], 0)
-        if before.max():
-            best = int(np.argmax(before))
-            length[i], first[i] = length[best] + 1, first[best]
-    last = int(np.argmax(length))
-    return int(first[last]), last
+    # Group k has the losses at which the longest descent that ends there has k + 1 members, in their
+    # order. They never fall, or a later one would be in the next group: so each group is sorted, and so
+    # are the last ones of the groups. With bisection 100,000 losses take a fraction of a second.
+    groups: list[list[float]] = []
+    starts: list[list[int]] = []  # where these descents begin
+    negated_last: list[float] = []  # of each group, as bisection needs them to rise
+    last = 0
+    for i, loss in enumerate(losses.tolist()):
+        k = bisect_left(negated_last, -loss)
+        start = starts[k - 1][bisect_right(groups[k - 1], loss)] if k else i
+        if k == len(groups):
+            groups.append([])
+            starts.append([])
+            negated_last.append(-loss)
+            last = i
+        groups[k].append(loss)
+        starts[k].append(start)
+        negated_last[k] = -loss
+    return starts[-1][0], last
 
 
 def _standard_error(losses: Floats) -> float:

@@ -44,8 +44,8 @@ def is_smaller(tensors: list, others: list) -> Any:
     By more than roundings, as a factor of 1 that Keras computes as `clipnorm / clipnorm` is not one.
     """
     # An entry that is clipped or scaled down was a largest one, or came down with it.
-    pairs = [(_largest(t), _largest(o)) for t, o in zip(tensors, others, strict=True)]
-    return ops.cast(ops.any(ops.stack([t < o * (1 - 2.0**-20) for t, o in pairs])), "float32")
+    smaller = [_largest(t) < _largest(o) * (1 - _rounding(o)) for t, o in zip(tensors, others, strict=True)]
+    return ops.cast(ops.any(ops.stack(smaller)), "float32")
 
 
 def without_duplicates(gradient: Any) -> Any:
@@ -73,6 +73,12 @@ def _sum_of_squares(tensor: Any) -> Any:
     return 2 * tf.nn.l2_loss(tensor)
 
 
+def _rounding(tensor: Any) -> float:
+    """Return what the roundings of a few operations may change in numbers of the dtype of `tensor`."""
+    digits = {"bfloat16": 8, "float16": 11}  # else float32 decides, in which all is compared
+    return 2.0 ** (2 - digits.get(keras.backend.standardize_dtype(tensor.dtype), 22))
+
+
 def _largest(tensor: Any) -> Any:
     if 0 in tensor.shape:
         return ops.zeros((), "float32")
@@ -83,8 +89,10 @@ def _torch_norms(tensors: list) -> Any:
     import torch
 
     def in_dtype(dtype: Any) -> Any:
-        found = [torch.linalg.vector_norm(tensor.detach(), dtype=dtype) for tensor in tensors]
-        return torch.stack(found).float()
+        # torch refuses to compute in a narrower dtype than that of the tensor.
+        dtypes = [torch.promote_types(tensor.dtype, dtype) for tensor in tensors]
+        pairs = zip(tensors, dtypes, strict=True)
+        return torch.stack([torch.linalg.vector_norm(t.detach(), dtype=d).float() for t, d in pairs])
 
     exact = getattr(torch, table_dtype())
     # Where asking costs nothing, the faster way first. A GPU would have to be waited for.

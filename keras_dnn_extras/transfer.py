@@ -6,11 +6,14 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras.arguments import check_bool, check_positive
+from keras_dnn_extras.arguments import check_bool, positive_float
 from keras_dnn_extras.copying import copied
 from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
 from keras_dnn_extras.model_state import check_recompilable, recompile
+from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.trainable import set_trainable, to_unfreeze, within
+from keras_dnn_extras.undoing import trained_as_before_on_error, unconnected_on_error
+from keras_dnn_extras.wording import counted
 
 
 def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
@@ -23,9 +26,10 @@ def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
 
     Args:
         model: a Keras model. A nested model is frozen as a part of the model that is trained: pass that.
-        layers: None for all; the name of a layer, within a nested model its path, as in `backbone/conv1`;
-            an index or a slice of `model.layers`; a layer or a nested model; a compiled regular expression,
-            which is searched for in the paths; or a list of these.
+        layers: None for all; the name of a layer, within a nested model or a wrapper its path, as in
+            `backbone/conv1` or `frames/cnn/conv`, as all reports of this package print it; an index or a
+            slice of `model.layers`; a layer or a nested model; a compiled regular expression, which is
+            searched for in the paths; or a list of these.
 
     Returns:
         `model`.
@@ -49,10 +53,11 @@ def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
         (https://arxiv.org/abs/1411.1792).
     """
     _check_model(model)
-    found = within(chosen_layers(model, layers))
+    chosen = within(chosen_layers(model, layers))
     check_recompilable(model)
-    set_trainable(model, found, False)
-    recompile(model)
+    with trained_as_before_on_error(model):
+        set_trainable(model, chosen, False)
+        recompile(model)
     return model
 
 
@@ -93,16 +98,17 @@ def unfreeze(
     _check_model(model)
     check_bool("batch_norm", batch_norm)
     if learning_rate is not None:
-        check_positive("learning_rate", learning_rate)
+        learning_rate = positive_float("learning_rate", learning_rate)
         if not getattr(model, "compiled", False):
             raise ValueError(
                 "A model that is not compiled has no learning rate. Compile it with this one. "
                 f"Received: learning_rate={learning_rate}, model={model}"
             )
-    found = to_unfreeze(model, layers, batch_norm)
+    chosen = to_unfreeze(model, layers, batch_norm)
     check_recompilable(model)
-    set_trainable(model, found, True)
-    recompile(model, learning_rate)
+    with trained_as_before_on_error(model):
+        set_trainable(model, chosen, True)
+        recompile(model, learning_rate)
     return model
 
 
@@ -112,7 +118,8 @@ def replace_head(
     """Return a new model: the body of `model`, copied, under another head.
 
     Training it leaves `model` as it was. It takes the inputs that `model` takes, also those that the body
-    does not need.
+    does not need. What the class of `model` does besides computing its graph, such as a `train_step` of its
+    own, is not copied.
 
     Args:
         model: a functional or sequential model that is built.
@@ -125,7 +132,7 @@ def replace_head(
 
     Raises:
         ValueError: there is no layer `after`, or the model cannot be cut there or copied; a layer of
-            the head has the name of one of the body.
+            the head has the name of one of the body; the model has a preprocessor, as tasks of KerasHub.
         TypeError: `model` is no model, or `head` no layer, list of layers or model.
 
     Example:
@@ -151,10 +158,11 @@ def replace_head(
         raise TypeError(f"Expected `after` to be the name of a layer. Received: after={after!r}")
     _check_cut(model, after)
     body = _cut(copied(model), after)
-    _set_apart(heads, body)
     if freeze_body:
         set_trainable(body, within([body]), False)
-    new = _joined(body, heads)
+    with unconnected_on_error(heads):
+        _set_apart(heads, body)
+        new = _joined(body, heads)
     new.dtype_policy = model.dtype_policy  # tells `compile` whether to scale the loss
     return new
 
@@ -168,8 +176,32 @@ def _joined(body: keras.Model, heads: list[keras.layers.Layer]) -> keras.Model:
     return keras.Model(body.input, outputs, name=body.name)
 
 
+def _check_preprocessor(model: Any) -> None:
+    """Refuse a task of KerasHub, which does more in `fit` and `predict` than its graph tells."""
+    preprocessor = getattr(model, "preprocessor", None)
+    functional: Any = functional_of(model)
+    if preprocessor is None or any(preprocessor is operation for operation in functional.operations):
+        return
+    raise ValueError(
+        f"The model {model.name!r} prepares its inputs in `fit` and `predict`, by its `preprocessor`, "
+        "which a new model does not do. Set `model.preprocessor = None`, or call "
+        "`replace_head(model.backbone, head, after=...)`, and give the new model what it makes. "
+        f"Received: model={model}, with preprocessor={preprocessor}"
+    )
+
+
 def _check_graph(model: keras.Model) -> None:
-    if not isinstance(model, keras.Sequential) and not hasattr(model, "_nodes_by_depth"):
+    if functional_of(model) is not None:
+        return
+    is_sequential = isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
+    if is_sequential and model.built:
+        unknown = next((layer for layer in model.layers if not layer._inbound_nodes), model.layers[0])
+        raise ValueError(
+            f"The layer {unknown.name!r}, `{type(unknown).__name__}`, does not tell the shape of its "
+            "outputs, or takes several tensors, so that Keras has no graph of the model to cut. Give its "
+            f"class a `compute_output_shape`, or make a functional model. Received: model={model}"
+        )
+    if not is_sequential:
         raise ValueError(
             "A model that computes in code of its own cannot be cut. Make the body a functional or "
             f"sequential model. Received: model={model}"
@@ -183,6 +215,7 @@ def _check_cut(model: keras.Model, after: str | None) -> None:
             "The model has no weights yet. Give it a `keras.Input`, or call it on data. "
             f"Received: model={model}"
         )
+    _check_preprocessor(model)
     if after is None:
         last = _output_layer(model)
         if isinstance(last, keras.Model):
@@ -191,6 +224,11 @@ def _check_cut(model: keras.Model, after: str | None) -> None:
                 f"after, one within it maybe. {near(last.name + '/', _paths(model))} Received: after=None"
             )
     elif after not in _paths(model):
+        if after in layers_by_path(model, nested_models=True, inner_layers=True):
+            raise ValueError(
+                f"The layer {after!r} is within a layer that calls it by itself: the model cannot be "
+                f"cut there. Cut after the outer one. Received: after={after!r}"
+            )
         raise ValueError(
             f"The model has no layer of the name {after!r}. {near(after, _paths(model))} "
             f"Received: after={after!r}"
@@ -226,8 +264,8 @@ def _cut(model: keras.Model, after: str | None) -> keras.Model:
     nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if node.operation is layer]
     if len(nodes) != 1:
         raise ValueError(
-            f"The layer {name!r} is called {len(nodes)} times, so the model cannot be cut after it. "
-            f"Received: after={after!r}"
+            f"The layer {name!r} is called {counted(len(nodes), 'time')}, so the model cannot be cut after "
+            f"it. Received: after={after!r}"
         )
     if not inner:
         return _model_to(model, _packed(nodes[0].outputs))
@@ -247,8 +285,8 @@ def _given_to(layer: Any, place: int) -> Any:
     ]
     if len(given) != 1:
         raise ValueError(
-            f"The output layer {layer.name!r} has {len(given)} arguments, and a head takes one. Name the "
-            "layer to cut after. Received: after=None"
+            f"The output layer {layer.name!r} has {counted(len(given), 'argument')}, and a head takes one. "
+            "Name the layer to cut after. Received: after=None"
         )
     return given[0]
 
@@ -279,8 +317,8 @@ def _cut_sequential(model: keras.Sequential, after: str | None) -> keras.Sequent
 
 
 def _input_of(model: keras.Sequential) -> keras.layers.Layer:
-    given = model.inputs[0]
-    return keras.Input(batch_shape=given.shape, dtype=given.dtype, sparse=given.sparse, name=given.name)
+    """Return the input layer of `model`, no other one: what its layers return begins with that."""
+    return model.inputs[0]._keras_history.operation
 
 
 def _model_to(model: keras.Model, outputs: Any) -> keras.Model:

@@ -78,8 +78,8 @@ def entropy_decomposition(probabilities: ArrayLike) -> Entropies:
     The aleatoric part has no such bias.
 
     Args:
-        probabilities: array of shape `(samples, n, classes)`, as `MCPrediction.samples`. There may be more
-            axes between the first and the last one.
+        probabilities: array of shape `(samples, n, classes)`, as `MCPrediction.samples`, or of the second
+            of two classes `(samples, n, 1)`. There may be more axes between the first and the last one.
 
     Returns:
         `Entropies`, of shape `(n,)`.
@@ -105,6 +105,8 @@ def entropy_decomposition(probabilities: ArrayLike) -> Entropies:
             "Expected `probabilities` to be of shape `(samples, n, classes)`, none of them 0. "
             f"Received: shape {samples.shape}"
         )
+    if samples.shape[-1] == 1:
+        samples = both_classes(samples[..., 0])
     _check_probabilities(samples)
     total = predictive_entropy(samples.mean(axis=0))
     aleatoric = predictive_entropy(samples).mean(axis=0)
@@ -114,8 +116,9 @@ def entropy_decomposition(probabilities: ArrayLike) -> Entropies:
 def expected_calibration_error(y_true: ArrayLike, probabilities: ArrayLike, bins: int = 15) -> float:
     """Return how far confidence is from accuracy, on average.
 
-    Predictions are put into `bins` of equal width by the probability of their class. The error is the mean
-    over the predictions of the difference between accuracy and mean probability of their bin.
+    Predictions are put into `bins` of equal width by the probability of their class: the lower edge belongs
+    to a bin, and 1 to the last. The error is the mean over the predictions of the difference between
+    accuracy and mean probability of their bin.
 
     Args:
         y_true: int array of shape `(n,)`, labels from 0.
@@ -245,15 +248,22 @@ def predictive_entropy(probabilities: Floats) -> Floats:
     return -np.sum(probabilities * logarithms, axis=-1) + 0.0
 
 
+def both_classes(second: Floats) -> Floats:
+    """Return the probabilities of two classes, on a new last axis, by those of the second."""
+    return np.stack([1 - second, second], axis=-1)
+
+
 def reliability(y_true: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple[Floats, Floats, Floats]:
-    """Return, of each bin of confidence, its predictions, their accuracy and mean confidence."""
+    """Return, of each bin of confidence that has any, its predictions, their accuracy and confidence."""
     check_positive("bins", bins, Integral)
     labels, rows = _checked(y_true, probabilities)
     confidence, right = rows.max(axis=1), rows.argmax(axis=1) == labels
-    own = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(own, minlength=bins).astype("float64")
-    some = np.maximum(count, 1)
-    return count, np.bincount(own, right, bins) / some, np.bincount(own, confidence, bins) / some
+    bins = min(int(bins), 2**53)  # more than float64 can tell apart
+    # Not one array entry for each bin: most are empty where there are many.
+    own = np.minimum(np.floor(confidence * bins), bins - 1)
+    _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
+    count = sizes.astype("float64")
+    return count, np.bincount(group, right) / count, np.bincount(group, confidence) / count
 
 
 class Moments:
@@ -290,6 +300,11 @@ class Moments:
 def _checked(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
     """Return labels of shape `(n,)` and probabilities of shape `(n, classes)`."""
     labels, rows = np.asarray(y_true), np.asarray(probabilities, "float64")
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise ValueError(
+            "Expected `y_true` to be integer labels of shape `(n,)`. Those of one-hot labels are "
+            f"`y_true.argmax(axis=-1)`. Received: y_true of shape {labels.shape}"
+        )
     if labels.dtype.kind not in "iub":
         raise TypeError(f"Expected `y_true` to be integer labels. Received: dtype {labels.dtype}")
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -297,7 +312,7 @@ def _checked(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.in
     if rows.ndim == 2 and rows.shape[1] == 1:
         rows = rows[:, 0]
     if rows.ndim == 1:
-        rows = np.stack([1 - rows, rows], axis=1)
+        rows = both_classes(rows)
     if labels.ndim != 1 or rows.ndim != 2 or len(labels) != len(rows) or not len(labels):
         raise ValueError(
             "Expected `y_true` to be of shape `(n,)` and `probabilities` of shape `(n, classes)`, n above "

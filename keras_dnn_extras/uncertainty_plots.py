@@ -84,10 +84,9 @@ def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int =
     count, accuracy, confidence = reliability(y_true, probabilities, bins)
     error = expected_calibration_error(y_true, probabilities, bins)
     ax = axes(ax)
-    some = count > 0
     label = f"expected calibration error {error:.3g}"
-    ax.plot(confidence[some], accuracy[some], color="C0", label=label)
-    ax.scatter(confidence[some], accuracy[some], 400 * count[some] / count.sum(), color="C0")
+    ax.plot(confidence, accuracy, color="C0", label=label)
+    ax.scatter(confidence, accuracy, 400 * count / count.sum(), color="C0")
     ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
     ax.set_xlabel("confidence")
     ax.set_ylabel("accuracy")

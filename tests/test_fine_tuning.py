@@ -1,6 +1,7 @@
 """fine_tune: its phases, rates and shares, its table, resumed, and what it refuses."""
 
 import functools
+from decimal import Decimal
 
 import keras
 import numpy as np
@@ -82,14 +83,14 @@ def test_each_phase_is_one_cycle_in_one_history():
     assert isinstance(history, keras.callbacks.History)
 
 
-def separate_optimizers(make, decay, rates):
+def separate_optimizers(make, decay, rates, frozen_updates=8):
     """Train as `fine_tune` should, in a plain loop with an optimizer for each layer."""
     model = compiled(unregularized, "sgd")
     for found in model._flatten_layers():
         found.trainable = True
     layer(model, "norm").trainable = False
     shares = {"head": 1.0, "second": decay, "first": decay**2}
-    begin = {"head": 0, "second": 8, "first": 8}
+    begin = {"head": 0, "second": frozen_updates, "first": frozen_updates}
     optimizers = {name: make() for name in shares}
     x, y = data()
     for update in range(16):
@@ -126,6 +127,17 @@ def test_layer_decay_equals_an_optimizer_for_each_layer_with_its_share_of_the_ra
     tune(model, layer_decay=0.5, learning_rate_divisor=2.0)
     rates = np.concatenate([kdx.OneCycle(peak, 8).curve(np.arange(8)) for peak in (0.1, 0.05)])
     expected = separate_optimizers(make, 0.5, rates)
+    for new, old in zip(values(model.weights), values(expected.weights), strict=True):
+        np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
+
+
+def test_each_share_of_the_rate_corrects_nadam_once_an_update(monkeypatch):
+    # Nadam multiplies one product for all weights: the layers of another share must not count it again.
+    monkeypatch.setattr("keras_dnn_extras.fine_tuning.FineTuneSchedule.driven_momenta", lambda *_: [])
+    model = compiled(unregularized, keras.optimizers.Nadam(0.1))
+    tune(model, frozen_epochs=0, layer_decay=0.5, learning_rate_divisor=1.0)
+    rates = kdx.OneCycle(0.1, 16).curve(np.arange(16))
+    expected = separate_optimizers(lambda: keras.optimizers.Nadam(0.1), 0.5, rates, frozen_updates=0)
     for new, old in zip(values(model.weights), values(expected.weights), strict=True):
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
@@ -386,3 +398,122 @@ def test_a_model_that_is_not_compiled_or_has_a_schedule_or_no_weights_is_an_erro
     with pytest.raises(ValueError, match="no layer with weights"):
         tune(empty)
     assert path(subclassed(), "first") == "body/first"
+
+
+# -- validation data is tried before anything is trained -------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *arrays):
+        super().__init__()
+        self.arrays = arrays
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return tuple(array[10 * index : 10 * index + 10] for array in self.arrays)
+
+
+X, Y = data()
+
+
+@pytest.mark.parametrize(
+    ("validation", "error", "told"),
+    [
+        ((X[:, :5], Y), ValueError, "does not fit the model.*5"),
+        ((X, Y[:, :1].repeat(5, 1)), ValueError, "does not fit the model"),
+        ((X, Y[:7]), ValueError, "same number of rows.*20.*7"),
+        ((X, Y, np.ones(3)), ValueError, "same number of rows"),
+        ((X[:0], Y[:0]), ValueError, "at least one"),
+        (({"a": X, "b": X}, Y), ValueError, "does not fit the model"),
+        ((3, Y), TypeError, "to be data"),
+        ("data.csv", TypeError, "to be data"),
+        (Batches(X[:, :4], Y), ValueError, "does not fit the model.*4"),
+        ((X, Y, Y, Y), ValueError, "format"),
+    ],
+)
+@pytest.mark.parametrize("make", [nested, subclassed])
+def test_validation_data_that_fit_cannot_use_is_told_before_training(make, validation, error, told):
+    model = make()
+    model.compile("adam", "mse")
+    optimizer, before = model.optimizer, values(model.variables)
+    flags = [found.trainable for found in model._flatten_layers()]
+    with pytest.raises(error, match=f"(?s){told}"):
+        tune(model, validation_data=validation)
+    assert_same(values(model.variables), before)
+    assert model.optimizer is optimizer
+    assert [found.trainable for found in model._flatten_layers()] == flags
+    tune(model)
+
+
+def loader():
+    torch = pytest.importorskip("torch")
+    rows = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    return torch.utils.data.DataLoader(rows, batch_size=10)
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        lambda: [X, Y],
+        lambda: Batches(X, Y),
+        lambda: Batches(X, Y, np.ones(20, "float32")),
+        lambda: (batch for batch in [(X[:10], Y[:10]), (X[10:], Y[10:])]),
+        loader,
+        lambda: (X, Y, np.ones(20)),
+    ],
+)
+def test_validation_data_that_was_tried_is_still_whole(validation):
+    given = validation()
+    steps = {"validation_steps": 2} if hasattr(given, "send") else {}
+    model = compiled()
+    history = tune(
+        model, epochs=1, frozen_epochs=1, validation_data=given, validation_batch_size=10, **steps
+    )
+    assert history.history["val_loss"] == pytest.approx([model.evaluate(X, Y, verbose=0)], rel=1e-5)
+
+
+def test_validation_data_of_a_model_that_only_runs_eagerly_is_left_to_fit():
+    class Eager(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(2)
+
+        def call(self, x):
+            return self.dense(x) * float(keras.ops.max(x) > -1e9)
+
+    model = Eager()
+    model(X)
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert "val_loss" in tune(model, validation_data=(X, Y)).history
+
+
+# -- numbers, and interrupts -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, np.int64, np.array, Decimal])
+def test_numbers_of_any_kind_give_the_same_weights(kind):
+    found = []
+    for convert in (kind, float):
+        model = compiled()
+        rate, divisor = convert(1), convert(16)
+        tune(model, learning_rate=rate, learning_rate_divisor=divisor, layer_decay=np.float32(0.5))
+        found.append(values(model.weights))
+    assert_same(*found)
+
+
+@pytest.mark.parametrize("place", ["recompile", "_table"])
+def test_an_interrupt_before_the_fit_leaves_the_model_as_it_was(place, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    model = compiled()
+    optimizer, flags = model.optimizer, [found.trainable for found in model._flatten_layers()]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"keras_dnn_extras.fine_tuning.{place}", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tune(model, verbose=2)
+    assert model.optimizer is optimizer
+    assert [found.trainable for found in model._flatten_layers()] == flags
+    tune(model)

@@ -1,12 +1,29 @@
 """freeze and unfreeze: what moves in every order of calls, what a recompile keeps, and what is refused."""
 
+import importlib
+import inspect
+import itertools
 import re
 import warnings
+from decimal import Decimal
+from fractions import Fraction
 
 import keras
 import numpy as np
 import pytest
-from transfer_models import MODELS, assert_same, fit, flat, layer, nested, path, subclassed, values
+from transfer_models import (
+    FEATURES,
+    MODELS,
+    OUTPUTS,
+    assert_same,
+    fit,
+    flat,
+    layer,
+    nested,
+    path,
+    subclassed,
+    values,
+)
 
 import keras_dnn_extras as kdx
 
@@ -353,6 +370,7 @@ def test_layers_by_themselves():
         ("second", "'body/second'"),
         (7, "3 layers"),
         (slice(9, 12), "3 layers"),
+        (slice(None, None, 0), "step of a slice in `layers` not to be 0"),
         (re.compile("nrom"), "'body/norm'|Its layers"),
         ([], "at least one"),
         (["head", "nothing"], "'nothing'"),
@@ -374,7 +392,9 @@ def test_the_layer_of_another_model_is_an_error():
         kdx.freeze(nested(), L.Dense(2, name="head"))
 
 
-@pytest.mark.parametrize("layers", [True, 1.5, {"head"}, b"head"])
+@pytest.mark.parametrize(
+    "layers", [True, 1.5, {"head"}, b"head", slice("body", "head"), slice(0, 1.5), re.compile(b"head")]
+)
 def test_layers_of_another_type_are_an_error(layers):
     with pytest.raises(TypeError, match="layers"):
         kdx.freeze(nested(), layers)
@@ -385,6 +405,88 @@ def test_no_model_is_an_error(model):
     for change in (kdx.freeze, kdx.unfreeze):
         with pytest.raises(TypeError, match="Keras model"):
             change(model)
+
+
+def test_one_layer_is_told_in_the_singular():
+    model = keras.Sequential([keras.Input((2,)), L.Dense(1)])
+    with pytest.raises(ValueError, match="has 1 layer, none"):
+        kdx.freeze(model, 3)
+
+
+# -- layers within layers --------------------------------------------------------------------------------
+
+
+def wrapped():
+    """A model in a wrapper, cells, and layers of a layer."""
+    layers = [
+        keras.Input((6, 6, 1)),
+        L.Conv2D(2, 3, name="conv"),
+        L.BatchNormalization(name="bn"),
+        L.GlobalAveragePooling2D(),
+    ]
+    inputs = keras.Input((4, 6, 6, 1))
+    x = L.TimeDistributed(keras.Sequential(layers, name="cnn"), name="frames")(inputs)
+    x = L.Bidirectional(L.GRU(2, name="gru", return_sequences=True), name="both")(x)
+    x = L.MultiHeadAttention(1, 2, name="attention")(x, x)
+    return keras.Model(inputs, L.Dense(1, name="head")(L.Flatten(name="flatten")(x)))
+
+
+@pytest.fixture(scope="module")
+def wrapped_model():
+    return wrapped()
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("frames/cnn/conv", ["conv"]),
+        ("frames/conv", ["conv"]),  # the only one that it can be short for
+        ("frames/cnn", ["bn", "conv"]),
+        ("both/forward_gru", ["gru_cell"]),
+        ("attention/query", ["query"]),
+        (re.compile("/(key|value)$"), ["key", "value"]),
+        (["head", "frames/cnn/bn"], ["bn", "head"]),
+    ],
+)
+def test_layers_within_wrappers_are_named_by_their_path(wrapped_model, layers, expected):
+    kdx.freeze(wrapped_model, layers)
+    assert sorted(frozen_names(wrapped_model)) == expected
+    kdx.unfreeze(wrapped_model, layers, batch_norm=True)
+    assert frozen_names(wrapped_model) == []
+
+
+def test_a_short_path_that_fits_two_layers_is_an_error_that_names_them():
+    blocks = [keras.Sequential([L.Dense(3, name="dense")], name=name) for name in ("one", "two")]
+    inner = keras.Sequential([keras.Input((3,)), *blocks], name="blocks")
+    model = keras.Sequential([keras.Input((2, 3)), L.TimeDistributed(inner, name="steps")])
+    with pytest.raises(ValueError, match="'steps/blocks/one/dense', 'steps/blocks/two/dense'"):
+        kdx.freeze(model, "steps/dense")
+    kdx.freeze(model, "steps/one/dense")
+    assert [v.path.split("/")[-3:] for v in model.trainable_variables] == [
+        ["two", "dense", name] for name in ("kernel", "bias")
+    ]
+
+
+def test_every_name_that_a_report_prints_is_one_that_freeze_takes():
+    model = wrapped()
+    x, y = np.ones((2, 4, 6, 6, 1), "float32"), np.ones((2, 1), "float32")
+    report = kdx.fuse_batch_norm(model).report
+    assert [kept.layer for kept in report.kept] == ["frames/cnn/bn"]
+    names = [kept.layer for kept in report.kept]
+    model.compile("sgd", "mse")
+    monitor = kdx.GradientNormMonitor()
+    model.fit(x, y, callbacks=[monitor], verbose=0)
+    prefix = "gradient_norm/"
+    monitored = [name.removeprefix(prefix) for name in monitor.history if name.startswith(prefix)]
+    assert monitored == ["frames", "both", "attention", "head"]
+    unfreezing = kdx.GradualUnfreezing({1: "frames/cnn/conv"})
+    kdx.freeze(model, "frames/cnn/conv")
+    model.fit(x, y, epochs=2, callbacks=[unfreezing], verbose=0)
+    names += [*monitored, *unfreezing.unfrozen[1]]
+    names += [name.rsplit("/", 1)[0] for name in (kernel.path for kernel in kdx.sparsity(model).kernels)]
+    for name in names:
+        kdx.freeze(model, name)
+    kdx.unfreeze(model, batch_norm=True)
 
 
 # -- BatchNormalization, and what is within and around ---------------------------------------------------
@@ -543,3 +645,113 @@ def test_a_layer_that_would_not_stand_still_is_an_error():
     assert any((a != b).any() for a, b in zip(values(spectral.weights), before, strict=True))
     with pytest.raises(ValueError, match="SpectralNormalization"):
         kdx.freeze(model)
+
+
+# -- numbers, and calls that fail ------------------------------------------------------------------------
+
+
+def frozen_head():
+    model = flat()
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    return kdx.freeze(model, "head")
+
+
+@pytest.mark.parametrize(
+    "number",
+    [2, np.float32(0.5), np.int64(2), np.array(0.25), Fraction(1, 4), Decimal("0.5"), 1e-3],
+    ids=lambda number: type(number).__name__,
+)
+def test_numbers_of_any_kind_are_learning_rates(number):
+    model = kdx.unfreeze(frozen_head(), "head", learning_rate=number)
+    assert float(model.optimizer.learning_rate) == pytest.approx(float(number))
+    assert type(model.optimizer.get_config()["learning_rate"]) is float
+    fit(model)
+
+
+def test_the_rate_of_an_optimizer_and_a_tensor_are_numbers():
+    model = frozen_head()
+    rate = keras.Variable(0.5)
+    assert float(kdx.unfreeze(model, learning_rate=rate).optimizer.learning_rate) == 0.5
+    assert float(kdx.unfreeze(model, learning_rate=rate / 2).optimizer.learning_rate) == 0.25
+
+
+@pytest.mark.parametrize("number", ["0.1", True, np.array([0.1]), 1j])
+def test_what_is_no_number_is_no_learning_rate(number):
+    model = frozen_head()
+    optimizer = model.optimizer
+    with pytest.raises(TypeError, match="learning_rate"):
+        kdx.unfreeze(model, learning_rate=number)
+    assert model.optimizer is optimizer
+    assert frozen_names(model) == ["head"]
+
+
+class Interrupted(keras.optimizers.SGD):
+    """Stops where Ctrl-C can come: while it is built for other weights."""
+
+    builds = 0
+    stops_at = None
+
+    def build(self, variables):
+        Interrupted.builds += 1
+        if Interrupted.builds == Interrupted.stops_at:
+            raise KeyboardInterrupt
+        super().build(variables)
+
+
+@pytest.mark.parametrize("change", [kdx.freeze, kdx.unfreeze])
+@pytest.mark.parametrize("place", ["optimizer", "flags", "compiled"])
+def test_an_interrupt_leaves_what_is_frozen_and_the_optimizer(change, place, monkeypatch):
+    model = nested()
+    model.compile(Interrupted(0.1, momentum=0.9), "mse")
+    kdx.freeze(model, "body/first")
+    fit(model)
+    before, optimizer = frozen_names(model), model.optimizer
+    flags = [variable.trainable for variable in model.variables]
+    slots = values(optimizer.variables)
+    layers = {kdx.freeze: "head", kdx.unfreeze: "body"}[change]
+    with monkeypatch.context() as patch:
+        if place == "optimizer":
+            patch.setattr(Interrupted, "stops_at", Interrupted.builds + 1)
+        else:
+            module, name = {
+                "flags": ("trainable", "_adapted"),
+                "compiled": ("model_state", "accept_trainable"),
+            }[place]
+            calls = itertools.count()
+            real = getattr(importlib.import_module(f"keras_dnn_extras.{module}"), name)
+
+            def interrupt(*arguments):
+                if next(calls) == 0:
+                    raise KeyboardInterrupt
+                return real(*arguments)
+
+            patch.setattr(f"keras_dnn_extras.{module}.{name}", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            change(model, layers)
+    assert frozen_names(model) == before
+    assert [variable.trainable for variable in model.variables] == flags
+    assert model.optimizer is optimizer
+    assert_same(values(optimizer.variables), slots)
+    fit(model)
+
+
+@pytest.mark.skipif(
+    "renorm" not in inspect.signature(L.BatchNormalization).parameters, reason="comes with Keras 3.15"
+)
+def test_statistics_of_batch_renormalization_do_not_move_while_it_is_frozen():
+    layers = [L.Dense(5), L.BatchNormalization(renorm=True, name="norm"), L.Dense(OUTPUTS)]
+    model = keras.Sequential([keras.Input((FEATURES,)), *layers])
+    model.compile("sgd", "mse")
+    fit(model)
+    names = [variable.name for variable in layers[1].weights]
+    assert {"renorm_mean", "renorm_stddev"} < set(names)
+    for change, expected in [
+        (lambda: kdx.freeze(model, "norm"), []),
+        (lambda: kdx.unfreeze(model), []),
+        (lambda: kdx.unfreeze(model, batch_norm=True), names),
+    ]:
+        change()
+        before = values(layers[1].weights)
+        fit(model)
+        pairs = zip(names, before, values(layers[1].weights), strict=True)
+        assert [name for name, a, b in pairs if (a != b).any()] == expected

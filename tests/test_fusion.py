@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import keras
+import ml_dtypes
 import numpy as np
 import oracle
 import pytest
@@ -498,6 +499,23 @@ def test_what_cannot_be_folded_stays_and_the_reason_is_told(case):
         np.testing.assert_array_equal(found, expected)  # a copy, to the bit
 
 
+def test_float64_is_folded_as_far_as_the_backend_computes_with_it():
+    stack = [L.BatchNormalization(name="bn", dtype="float64"), L.Dense(3, name="dense", dtype="float64")]
+    model = randomized(keras.Sequential([keras.Input((5,), dtype="float64"), *stack]))
+    for name, value in [("moving_mean", 200.0), ("gamma", 1.0), ("beta", 0.0)]:
+        getattr(model.get_layer("bn"), name).assign(np.full(5, value))
+    report = kdx.fuse_batch_norm(model).report
+    if BACKEND == "tensorflow":
+        assert [fusion.batch_norm for fusion in report.fused] == ["bn"]
+    else:  # where 200 times the deviation is many roundings of what is between
+        assert "that many roundings of float32 would be seen" in report.kept[0].reason
+
+
+def test_the_rounding_of_a_dtype_is_half_the_way_from_1_to_the_next_number():
+    for dtype, rounding in equivalence.ROUNDING.items():
+        assert rounding == float(ml_dtypes.finfo(dtype).eps) / 2
+
+
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(dtype):
     stack = [L.Dense(8, name="dense"), L.BatchNormalization(name="bn"), L.ReLU(name="relu")]
@@ -799,6 +817,23 @@ def test_a_vocabulary_is_copied():
     np.testing.assert_allclose(result.model(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+def test_statistics_of_a_normalization_that_are_no_views_of_its_weights_are_copied():
+    inputs = keras.Input((4,))
+    scaled = L.Normalization(dtype="mixed_bfloat16")  # of float32 PyTorch makes views
+    hidden = L.Dense(3)(L.Activation("tanh")(scaled(inputs)))
+    model = randomized(keras.Model(inputs, L.ReLU()(L.BatchNormalization()(hidden))))
+    scaled.finalize_state()  # as `adapt` does
+    result, x = kdx.fuse_batch_norm(model), np.ones((3, 4))
+    assert len(result.report.fused) == 1
+    np.testing.assert_allclose(predicted(result.model, [x])[0], predicted(model, [x])[0], atol=1e-5)
+
+
+def test_outputs_that_are_never_numbers_make_no_error():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.ops.log(-1 - keras.ops.abs(L.Dense(3)(inputs))))
+    assert not kdx.fuse_batch_norm(model).report.max_relative_error > 0
+
+
 # -- random graphs ---------------------------------------------------------------------------------------
 
 
@@ -950,7 +985,7 @@ def test_the_report_is_a_table():
     lines = str(report).splitlines()
     assert lines[0].split() == ["bn", "backward", "into", "dense"]
     assert lines[1].split() == ["drop", "removed"]
-    assert lines[2].startswith("1 of 1 batch normalizations folded, 1 other layers removed")
+    assert lines[2].startswith("1 of 1 batch normalizations folded, 1 other layer removed")
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.fused = []
 

@@ -1,7 +1,9 @@
 """GradientNormMonitor: the norms against closed forms and another gradient, verdicts, logs, no trace."""
 
 import copy
+import csv
 import itertools
+import json
 import math
 import pickle
 import warnings
@@ -14,6 +16,7 @@ import truth
 import keras_dnn_extras as kdx
 from keras_dnn_extras.gradient_verdicts import IN_A_ROW, Verdict
 from keras_dnn_extras.layers import layers_by_path, owners
+from keras_dnn_extras.ring import Ring
 
 BACKEND = keras.backend.backend()
 EPS = float(np.finfo("float32").eps)
@@ -219,6 +222,86 @@ def test_weights_of_0_have_no_update_ratio():
     np.testing.assert_allclose(logs["update_ratio/linear"][0], ratios[1:].mean(), rtol=1e-12)
 
 
+DTYPES = ["float64", "bfloat16", "float16"]
+
+
+def linear_in(dtype, optimizer):
+    weights = {"kernel_initializer": "ones", "bias_initializer": "ones", "name": "linear"}
+    layer = keras.layers.Dense(truth.UNITS, dtype=dtype, **weights)
+    model = keras.Sequential([keras.Input((truth.FEATURES,), dtype=dtype), layer])
+    model.compile(optimizer, loss=truth.MeanOutput(dtype=dtype))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX has it if it is switched on
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_may_be_of_any_dtype(dtype):
+    x, y = odd_data()
+    monitor, losses = kdx.GradientNormMonitor(update_ratios=True), kdx.ExponentialLR(1.0)
+    model = linear_in(dtype, SGD(0.0625, global_clipnorm=2.4))
+    fit(model, x, y, monitor, losses, epochs=1)
+    gradients = closed_form(x, epochs=1)
+    # Means of two multiples of 1/8 below 2 are exact in 8 bits: the norms have roundings of float32.
+    expected = [norm(g) for g in gradients]
+    np.testing.assert_allclose(monitor.history["gradient_norm/linear"], expected, rtol=10 * EPS)
+    # Clipping, the update and the loss are computed in `dtype`: 5 roundings of each, in each of 7 updates
+    bits = {"float64": 24, "bfloat16": 8, "float16": 11}[dtype]
+    bound = 5 * 7 * 2.0**-bits
+    after = [clipped(g, global_clipnorm=2.4) for g in gradients]
+    expected = [norm(g) for g in after]
+    np.testing.assert_allclose(monitor.history["clipped_gradient_norm"], expected, rtol=bound)
+    kernel, bias = (w.astype("float64") for w in truth.initial_weights())
+    ratios, values = [], []
+    for (to_kernel, to_bias), mean in zip(after, batch_means(x), strict=True):
+        values.append(sum(mean @ kernel + bias))
+        ratios.append(0.0625 * norm([to_kernel, to_bias]) / norm([kernel, bias]))
+        kernel, bias = kernel - 0.0625 * to_kernel, bias - 0.0625 * to_bias
+    np.testing.assert_allclose(losses.losses, values, rtol=2 * bound, atol=2 * bound)
+    # A change of about 1/16 of a weight has 4 bits less than the weight
+    np.testing.assert_allclose(monitor.history["update_ratio/linear"], ratios, rtol=16 * 2.0**-bits + bound)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_roundings_of_a_dtype_are_no_clipping(dtype):
+    x, y = odd_data()
+    monitor = kdx.GradientNormMonitor()
+    logs = fit(linear_in(dtype, SGD(0.0625, clipnorm=300.0)), x, y, monitor).history
+    assert logs["clipped_fraction"] == [0.0, 0.0]
+    assert monitor.history["clipped_gradient_norm"] == monitor.history["gradient_norm"]
+
+
+@pytest.fixture
+def _bfloat16():
+    floatx = keras.config.floatx()
+    keras.config.set_floatx("bfloat16")
+    yield
+    keras.config.set_floatx(floatx)
+
+
+@pytest.mark.usefixtures("_bfloat16")
+def test_floatx_may_be_bfloat16(monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras.step_state._NUMBERS", 30)  # the ring goes round
+    x, y = truth.data(23)
+    model, monitor = linear_in("bfloat16", SGD(0.0625)), kdx.GradientNormMonitor(update_ratios=True)
+    model.layers[0].kernel.trainable = False  # not all variables have a column
+    fit(model, x, y, monitor, epochs=1)
+    np.testing.assert_allclose(
+        monitor.history["gradient_norm"], [math.sqrt(truth.UNITS)] * 23, rtol=10 * EPS
+    )
+
+
+@pytest.mark.parametrize("first", [2**24 - 3, 3 * 2**24 - 1])
+def test_updates_have_numbers_beyond_those_of_float32(first):
+    ring = Ring([2], 8, first, lambda s, d: keras.Variable(np.zeros(s), dtype=d, trainable=False))
+    updates = []
+    for i in range(20):
+        if i % 4 == 0:
+            updates += ring.read()[0].tolist()
+        row = keras.ops.convert_to_tensor([1.0], "float32")
+        ring.append(keras.ops.convert_to_tensor(first + i, "int32"), row, row)
+    assert updates + ring.read()[0].tolist() == list(range(first, first + 20))
+
+
 # -- norms against another gradient ----------------------------------------------------------------------
 
 
@@ -365,6 +448,126 @@ def test_a_step_may_apply_several_times_and_to_other_variables(mode):
     np.testing.assert_allclose(monitor.history["gradient_norm/linear"], [kernel, bias] * 3, rtol=1e-6)
     total = [kernel, math.hypot(bias, rest)] * 3
     np.testing.assert_allclose(monitor.history["gradient_norm"], total, rtol=1e-6)
+
+
+class TwoLayers(keras.Model):
+    """Constant gradients for a generator and a critic, of which the first may have another optimizer."""
+
+    def __init__(self):
+        super().__init__()
+        ones = {"kernel_initializer": "ones", "use_bias": False}
+        self.critic = keras.layers.Dense(2, name="critic", **ones)
+        self.generator = keras.layers.Dense(2, name="generator", **ones)
+        self.build((None, 2))
+
+    def build(self, shape):
+        self.critic.build(shape)
+        self.generator.build(shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.critic(self.generator(inputs))
+
+    def apply(self, optimizer, layer, value, data):
+        depending_on_data = 0 * keras.ops.mean(data[0])
+        gradient = keras.ops.full((2, 2), value) + depending_on_data
+        optimizer.apply([gradient], layer.trainable_variables)
+        return {"loss": depending_on_data}
+
+
+def ones(batches):
+    return np.ones((2 * batches, 2), "float32"), np.ones((2 * batches, 2), "float32")
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="the step of JAX applies all gradients at once")
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_another_optimizer_are_not_measured_and_nothing_is_said_of_them(mode, pyplot):
+    class Model(TwoLayers):
+        def train_step(self, data):
+            self.apply(self.other, self.critic, 0.5, data)
+            return self.apply(self.optimizer, self.generator, 2.0, data)
+
+    model, monitor = Model(), kdx.GradientNormMonitor("batch", update_ratios=True, on_problem="raise")
+    model.other = SGD(0.125)
+    model.compile(SGD(0.125), loss="mse", **MODES[mode])
+    logs = fit(model, *ones(12), monitor, epochs=1).history
+    np.testing.assert_array_equal(monitor.history["gradient_norm/critic"], [np.nan] * 12)
+    np.testing.assert_array_equal(monitor.history["update_ratio/critic"], [np.nan] * 12)
+    np.testing.assert_allclose(monitor.history["gradient_norm/generator"], [4.0] * 12, rtol=1e-6)
+    np.testing.assert_allclose(monitor.history["gradient_norm"], [4.0] * 12, rtol=1e-6)
+    # all four weights go from 1 by steps of 1/4
+    ratios = [0.25 / abs(1 - 0.25 * i) if i != 4 else np.nan for i in range(12)]
+    np.testing.assert_allclose(monitor.history["update_ratio/generator"], ratios, rtol=1e-6)
+    for name in ("gradient_norm/critic", "update_ratio/critic"):
+        assert np.isnan(logs[name]).tolist() == [True]
+    assert monitor.findings == []
+    (mesh,) = monitor.plot().collections
+    assert (mesh.get_array()[0] > mesh.norm.vmax).all()  # white, and not red
+    assert mesh.get_cmap()(2.0) == (1.0, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="the step of JAX applies all gradients at once")
+def test_of_two_optimizers_in_turn_each_update_measures_its_own():
+    class Model(TwoLayers):
+        def train_step(self, data):
+            self.apply(self.optimizer, self.generator, 2.0, data)
+            return self.apply(self.optimizer, self.critic, 0.0, data)
+
+    model, monitor = Model(), kdx.GradientNormMonitor(on_problem="ignore")
+    optimizer = SGD(0.0)
+    optimizer.build(model.trainable_variables)
+    model.compile(optimizer, loss="mse")
+    logs = fit(model, *ones(12), monitor, epochs=1).history
+    np.testing.assert_allclose(monitor.history["gradient_norm/generator"], [4.0, np.nan] * 12, rtol=1e-6)
+    np.testing.assert_array_equal(monitor.history["gradient_norm/critic"], [np.nan, 0.0] * 12)
+    assert logs["gradient_norm/critic"] == [0.0]
+    np.testing.assert_allclose(logs["gradient_norm/generator"], [4.0], rtol=1e-6)
+    assert [(f.kind, f.update, f.layers) for f in monitor.findings] == [("vanishing", 1, ("critic",))]
+    assert "in 1 of 2 trained layers: `critic`." in str(monitor.findings[0])
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the step of JAX")
+def test_weights_that_a_step_of_jax_trains_by_itself_are_not_measured():
+    class Model(TwoLayers):
+        def train_step(self, state, data):
+            (critic, generator), others, own, metrics = state
+            gradient = 2.0 + 0.0 * keras.ops.mean(data[0]) + keras.ops.zeros((2, 2))
+            (generator,), own = self.optimizer.stateless_apply(own, [gradient], [generator])
+            return {"loss": keras.ops.mean(data[0])}, ([critic - 0.5, generator], others, own, metrics)
+
+    model, monitor = Model(), kdx.GradientNormMonitor(update_ratios=True, on_problem="raise")
+    optimizer = SGD(0.125)
+    optimizer.build(model.generator.trainable_variables)
+    model.compile(optimizer, loss="mse")
+    fit(model, *ones(12), monitor, epochs=1)
+    np.testing.assert_array_equal(monitor.history["gradient_norm/critic"], [np.nan] * 12)
+    np.testing.assert_array_equal(monitor.history["update_ratio/critic"], [np.nan] * 12)
+    np.testing.assert_allclose(monitor.history["gradient_norm/generator"], [4.0] * 12, rtol=1e-6)
+    np.testing.assert_allclose(monitor.history["update_ratio/generator"][0], 0.25, rtol=1e-6)
+    assert monitor.findings == []
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Unused(keras.layers.Layer):
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(3,), name="weight")
+
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")
+def test_weights_that_the_loss_does_not_depend_on_have_a_gradient_of_0():
+    model = keras.Sequential([keras.Input((truth.FEATURES,)), Unused(name="unused"), truth.dense()])
+    model.compile(SGD(0.1), truth.MeanOutput())
+    monitor = kdx.GradientNormMonitor(on_problem="ignore")
+    x, y = truth.data(IN_A_ROW)
+    fit(model, x, y, monitor, epochs=1)
+    np.testing.assert_array_equal(monitor.history["gradient_norm/unused"], [0.0] * IN_A_ROW)
+    expected = [norm(g) for g in closed_form(x, epochs=1)]
+    np.testing.assert_allclose(monitor.history["gradient_norm"], expected, rtol=10 * EPS)
+    assert [(f.kind, f.layers) for f in monitor.findings] == [("vanishing", ("unused",))]
+    assert "no connection to the loss" in str(monitor.findings[0])
 
 
 # -- the training is the same ----------------------------------------------------------------------------
@@ -534,14 +737,19 @@ def test_two_monitors_have_the_same_norms():
     assert len(two[0].history["gradient_norm"]) == 14
 
 
-def test_updates_of_others_in_between_are_not_there():
-    class InBetween(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.model.train_on_batch(x[:2] * 100, y[:2])
+class InBetween(keras.callbacks.Callback):
+    def __init__(self, x, y):
+        super().__init__()
+        self.batch = x[:2] * 100, y[:2]
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.train_on_batch(*self.batch)
+
+
+def test_updates_of_others_in_between_are_not_there():
     x, y = truth.data(7)
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor()
-    fit(model, x, y, monitor, InBetween())
+    fit(model, x, y, monitor, InBetween(x, y))
     expected = [norm(g) for g in closed_form(x)]
     np.testing.assert_allclose(monitor.history["gradient_norm"], expected, rtol=10 * EPS)
 
@@ -553,6 +761,65 @@ def test_an_epoch_without_an_update_logs_nan():
     for name in ("gradient_norm", "gradient_norm_max", "clipped_fraction", "gradient_norm/linear"):
         assert math.isnan(logs[name][0])
         assert not math.isnan(logs[name][1])
+
+
+def test_every_epoch_has_the_keys_of_all_layers_also_if_its_model_is_not_built_yet(tmp_path):
+    x, y = truth.data(2)
+    frozen = keras.layers.Dense(3, name="frozen", trainable=False)
+    norm_layer = keras.layers.BatchNormalization(name="norm", trainable=False)
+    model = keras.Sequential([frozen, norm_layer, keras.layers.ReLU(), truth.dense()])
+    model.compile(SGD(0.1, gradient_accumulation_steps=3), truth.MeanOutput())
+    logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    logs = fit(model, x, y, kdx.GradientNormMonitor(update_ratios=True), logger).history
+    for kind in ("gradient_norm", "update_ratio"):
+        for name in ("frozen", "norm", "linear"):
+            updated = [False, name == "linear"]  # the first epoch is shorter than an update
+            assert np.isfinite(logs[f"{kind}/{name}"]).tolist() == updated
+    header, *rows = csv.reader((tmp_path / "log.csv").read_text().splitlines())
+    assert {f"gradient_norm/{name}" for name in ("frozen", "norm", "linear")} < set(header)
+    assert [len(row) for row in rows] == [len(header)] * EPOCHS
+
+
+def test_a_finding_has_its_index_in_the_history_also_after_a_resume(tmp_path):
+    class Crash(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise RuntimeError("stopped by the test")
+
+    def run(x, *callbacks):
+        model = truth.linear_model(SGD(0.1))
+        monitor = kdx.GradientNormMonitor(on_problem="ignore", exploding_threshold=100.0)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        fit(model, x, y, monitor, backup, *callbacks, epochs=4)
+        return monitor
+
+    x, y = truth.data(7)
+    with pytest.raises(RuntimeError):
+        run(x, Crash())
+    x[2 * 3, 1] = 1e3
+    monitor = run(x, InBetween(x, y))  # other updates in the fit have no place in the history
+    (finding,) = monitor.findings
+    assert (finding.update, finding.epoch) == (3, 2)
+    assert [value > 100 for value in monitor.history["gradient_norm"][:5]] == [False] * 3 + [True, False]
+    assert "in update 3 (epoch 3, its update 3; from 0)" in str(finding)
+    assert len(monitor.history["gradient_norm"]) == 2 * 7
+
+
+def test_the_history_is_plain_and_json_takes_it():
+    x, y = truth.data(3)
+    x[0] = np.nan
+    model, monitor = (
+        truth.linear_model(SGD(0.1)),
+        kdx.GradientNormMonitor(update_ratios=True, on_problem="ignore"),
+    )
+    cycle = kdx.OneCycleScheduler(0.1)
+    fit(model, x, y, monitor, cycle)
+    for history in (monitor.history, cycle.history):
+        assert {type(values) for values in history.values()} == {list}
+        assert {type(value) for values in history.values() for value in values} == {float}
+        again = json.loads(json.dumps(history))
+        for name, values in history.items():
+            np.testing.assert_array_equal(again[name], values)
 
 
 def test_data_of_unknown_length_has_as_many_norms_as_batches():
@@ -705,11 +972,12 @@ def test_raise_ends_the_fit_and_ignore_says_nothing():
     assert [f.kind for f in monitor.findings] == ["exploding"]
 
 
-def test_a_fit_of_few_updates_is_judged_at_its_end():
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_fit_of_few_updates_is_judged_at_its_end(updates):
     model = truth.linear_model(SGD(0.0))
     monitor = kdx.GradientNormMonitor(vanishing_threshold=100.0, exploding_threshold=1e3)
     with pytest.warns(UserWarning, match="Vanishing gradients from update 0"):
-        fit(model, *truth.data(3), monitor, epochs=1)
+        fit(model, *truth.data(updates), monitor, epochs=1)
     assert [f.layers for f in monitor.findings] == [("linear",)]
 
 
@@ -746,6 +1014,44 @@ def test_each_layer_is_judged_once_for_each_kind():
     assert verdict.judge(np.array([2]), second, second[:, 0]) == {}
 
 
+def test_a_run_of_small_gradients_ends_with_a_block_without_any():
+    verdict = Verdict(2, 1e-7, 1e3)
+    small, large = np.array([[1e-9, 1.0]] * (IN_A_ROW - 1)), np.array([[0.5e-7, 1.0], [1e-3, 1.0]])
+    for first, norms in ((0, small), (9, large[1:]), (10, small)):
+        assert verdict.judge(np.arange(first, first + len(norms)), norms, norms[:, 1]) == {}
+    found = verdict.judge(np.array([19]), small[:1], small[:1, 1])["vanishing"]
+    assert (found.update, found.layers.tolist()) == (10, [True, False])
+    assert verdict.vanished_throughout() is None
+
+
+def test_gradients_that_are_not_finite_are_told_once_for_all_layers():
+    verdict = Verdict(3, 1e-7, 1e3)
+    first, later = np.array([[1.0, 1.0, math.nan]]), np.array([[math.nan, math.inf, math.nan]])
+    assert verdict.judge(np.array([0]), first, first[:, 0])["non-finite"].layers.tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert verdict.judge(np.array([1]), later, later[:, 0]) == {}
+
+
+def test_an_update_that_does_not_measure_a_layer_neither_ends_its_run_nor_counts():
+    verdict = Verdict(3, 1e-7, 1e3)
+    norms = np.array([[1e-9, 1.0, math.nan], [math.inf, 1.0, math.nan]] * (IN_A_ROW - 1))
+    measured = np.array([[True, True, False], [False, True, False]] * (IN_A_ROW - 1))
+    totals = np.ones(len(norms))
+    assert verdict.judge(np.arange(18), norms, totals, measured) == {}
+    throughout = verdict.vanished_throughout()
+    assert (throughout.update, throughout.layers.tolist(), throughout.measured) == (
+        0,
+        [True, False, False],
+        2,
+    )
+    found = verdict.judge(np.array([18]), norms[:1], totals[:1], measured[:1])["vanishing"]
+    assert (found.update, found.layers.tolist(), found.measured) == (0, [True, False, False], 2)
+    assert verdict.vanished_throughout() is None  # told already
+
+
 # -- the picture -----------------------------------------------------------------------------------------
 
 
@@ -780,6 +1086,35 @@ def test_without_layers_the_plot_has_the_norm_before_and_after_clipping(pyplot):
     assert monitor.plot(ax) is ax
     for line, name in zip(ax.lines, ("gradient_norm", "clipped_gradient_norm"), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), monitor.history[name])
+
+
+def test_the_plot_has_no_second_line_where_clipping_changed_nothing(pyplot):
+    monitor = kdx.GradientNormMonitor(per_layer=False)
+    fit(truth.linear_model(SGD(0.1, global_clipnorm=300.0)), *truth.data(7), monitor)
+    assert len(monitor.plot().lines) == 1
+    x, y = odd_data()
+    norms = np.array([norm(g) for g in closed_form(x)])
+    most = float(np.median(norms)) * 1.001
+    fit(truth.linear_model(SGD(0.1, global_clipnorm=most)), x, y, monitor)
+    before, after = (line.get_ydata() for line in monitor.plot().lines)
+    np.testing.assert_allclose(before, norms, rtol=10 * EPS)
+    assert 0 < (norms > most).sum() < len(norms)
+    np.testing.assert_allclose(after, np.where(norms > most, most, np.nan), rtol=10 * EPS)
+
+
+def test_messages_count_one_in_the_singular():
+    monitor = kdx.GradientNormMonitor(exploding_threshold=1.0, on_problem="ignore")
+    fit(truth.linear_model(SGD(0.1)), *truth.data(1), monitor, epochs=1)
+    assert ", in 1 of 1 trained layer: `linear`. The largest" in str(monitor.findings[0])
+
+
+@pytest.mark.parametrize(("x", "scale"), [(1.0, "log"), (0.0, "linear")])
+def test_the_norms_are_plotted_on_a_logarithm_unless_all_are_0(x, scale, pyplot):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(SGD(0.0), "mse")
+    monitor = kdx.GradientNormMonitor(per_layer=False, on_problem="ignore")
+    fit(model, np.full((4, 2), x), np.ones((4, 1)), monitor)
+    assert monitor.plot().get_yscale() == scale
 
 
 def test_there_is_no_plot_before_a_fit():

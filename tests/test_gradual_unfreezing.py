@@ -1,9 +1,11 @@
 """GradualUnfreezing: against phases with recompiling and separate optimizers, resumed, saved, refused."""
 
 import contextlib
+import csv
 import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -132,18 +134,22 @@ def test_equals_phases_in_a_step_that_torch_compiles():
     assert_same(values(model.weights), values(expected.weights))
 
 
-def separate_optimizers(model, make, epochs=4):
-    """Train in a plain loop, with an optimizer of its own for what is unfrozen in each epoch."""
+def separate_optimizers(model, make, batches=(4, 4, 4, 4)):
+    """Train in a plain loop, with an optimizer of its own for what is unfrozen in each epoch.
+
+    Args:
+        batches: how many each epoch has.
+    """
     stages = {0: ["head"], 1: ["second"], 2: ["first"]}
     parts = []
     x, y = data()
-    for epoch in range(epochs):
+    for epoch, count in enumerate(batches):
         if epoch in stages:
             for name in stages[epoch]:
                 layer(model, name).trainable = True
             weights = [w for name in stages[epoch] for w in layer(model, name).trainable_weights]
             parts.append((make(), weights))
-        for i in range(0, len(x), 5):
+        for i in range(0, 5 * count, 5):
             found = truth.gradients_by_autodiff(model, x[i : i + 5], y[i : i + 5])
             of_weight = dict(zip(map(id, model.trainable_variables), found, strict=True))
             for optimizer, weights in parts:
@@ -151,23 +157,30 @@ def separate_optimizers(model, make, epochs=4):
                 optimizer.apply(gradients, weights)
 
 
-@pytest.mark.parametrize("optimizer", ADAPTIVE)
-def test_layers_begin_as_with_an_optimizer_of_their_own(optimizer):
-    def unregularized():
-        model = nested()
-        layer(model, "first").kernel.regularizer = None
-        return model
+def unregularized():
+    model = nested()
+    layer(model, "first").kernel.regularizer = None
+    return model
 
-    model = frozen(ADAPTIVE[optimizer](), unregularized)
-    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
-    expected = frozen("sgd", unregularized)
-    for outer in expected._flatten_layers():
+
+def frozen_within():
+    """Return the model of `frozen`, in which containers are not frozen by their own flag."""
+    model = frozen("sgd", unregularized)
+    for outer in model._flatten_layers():
         if outer._layers:
             with_flags = [(inner, inner.trainable) for inner in outer._flatten_layers(include_self=False)]
             outer.trainable = True
             for inner, flag in with_flags:
                 if not inner._layers:
                     inner.trainable = flag
+    return model
+
+
+@pytest.mark.parametrize("optimizer", ADAPTIVE)
+def test_layers_begin_as_with_an_optimizer_of_their_own(optimizer):
+    model = frozen(ADAPTIVE[optimizer](), unregularized)
+    fit(model, epochs=4, callbacks=[kdx.GradualUnfreezing(plan(model))])
+    expected = frozen_within()
     separate_optimizers(expected, ADAPTIVE[optimizer])
     for new, old in zip(values(model.weights), values(expected.weights), strict=True):
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
@@ -277,9 +290,33 @@ def test_gradient_norms_of_a_layer_begin_when_it_is_unfrozen(first, pyplot):
     for name in ("head", "body/second"):
         found = monitor.history[f"gradient_norm/{name}"]
         np.testing.assert_allclose(found, norms[name], rtol=1e-4)
-    assert len(history["gradient_norm/body/first"]) == 2
-    labels = [label.get_text() for label in monitor.plot().get_yticklabels()]
-    assert labels == ["body/first", "body/second", "head"]
+    assert np.isnan(history["gradient_norm/body/first"]).tolist() == [True, True, False, False]
+    ax = monitor.plot()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["body/first", "body/norm", "body/second", "head"]
+    white = ax.collections[0].get_array() > ax.collections[0].norm.vmax
+    assert white.sum(axis=1).tolist() == [8, 16, 4, 0]
+
+
+@pytest.mark.parametrize("update_freq", ["epoch", 3])
+def test_all_rows_of_a_csv_file_have_the_heading_of_the_first(update_freq, tmp_path):
+    def run(*more):
+        model = frozen("sgd")
+        monitor = kdx.GradientNormMonitor(update_freq, update_ratios=True)
+        logger = keras.callbacks.CSVLogger(tmp_path / "log.csv", append=True)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        callbacks = [backup, kdx.GradualUnfreezing({2: "body/second"}), monitor, logger, *more]
+        fit(model, epochs=4, callbacks=callbacks)
+
+    with pytest.raises(_StopError):
+        run(interrupt_at(3))
+    run()
+    header, *rows = csv.reader((tmp_path / "log.csv").read_text().splitlines())
+    values = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["epoch"] for row in values] == ["0", "1", "2", "3"]
+    for kind in ("gradient_norm", "update_ratio"):
+        for name, known in (("body/second", [False, False, True, True]), ("body/first", [False] * 4)):
+            assert [np.isfinite(float(row[f"{kind}/{name}"])) for row in values] == known
 
 
 @pytest.mark.parametrize("error", [None, _StopError, KeyboardInterrupt])
@@ -350,6 +387,122 @@ def test_resumed_in_the_same_process_after_an_interrupted_epoch(tmp_path):
     assert_same(values(model.weights), uninterrupted("Adam")[0])
 
 
+def backup_in(folder, model, **arguments):
+    backup = keras.callbacks.BackupAndRestore(folder / "backup", **arguments)
+    return [backup, kdx.GradualUnfreezing(plan(model))]
+
+
+def interrupted(folder, interrupt, make=ADAPTIVE["Adam"], make_model=nested, **arguments):
+    model = frozen(make(), make_model)
+    with pytest.raises(_StopError):
+        fit(model, epochs=4, callbacks=[*backup_in(folder, model, **arguments), interrupt])
+
+
+def write_epoch(folder, epoch):
+    (folder / "backup" / "training_metadata.json").write_text(json.dumps({"epoch": epoch, "batch": 0}))
+
+
+def test_after_a_kill_between_the_two_files_of_a_backup_the_epoch_is_repeated(tmp_path):
+    interrupted(tmp_path, interrupt_at(3))
+    write_epoch(tmp_path, 2)  # the weights are those of the end of epoch 2, the second file is older
+    resumed = frozen(ADAPTIVE["Adam"]())
+    fit(resumed, epochs=4, callbacks=backup_in(tmp_path, resumed))
+    expected = frozen(ADAPTIVE["Adam"]())
+    fit(expected, epochs=5, callbacks=[kdx.GradualUnfreezing(plan(expected))])  # all epochs are the same
+    assert_same(values(resumed.weights), values(expected.weights))
+    assert_same(values(resumed.optimizer.variables), values(expected.optimizer.variables))
+
+
+def test_after_a_kill_within_the_first_backup_the_first_epoch_is_repeated(tmp_path):
+    interrupted(tmp_path, interrupt_at(1))
+    (tmp_path / "backup" / "training_metadata.json").unlink()
+    resumed = frozen(ADAPTIVE["Adam"]())
+    fit(resumed, epochs=4, callbacks=backup_in(tmp_path, resumed))
+    expected = frozen(ADAPTIVE["Adam"]())
+    later = {epoch + 1: layers for epoch, layers in plan(expected).items()}
+    fit(expected, epochs=5, callbacks=[kdx.GradualUnfreezing(later)])
+    assert_same(values(resumed.weights), values(expected.weights))
+
+
+def test_resumed_from_a_torn_backup_and_the_one_before_it_equals_the_uninterrupted_run(tmp_path):
+    interrupted(tmp_path, interrupt_at(3), double_checkpoint=True)
+    latest = tmp_path / "backup" / "latest.weights.h5"
+    latest.write_bytes(latest.read_bytes()[:3000])
+    resumed = frozen(ADAPTIVE["Adam"]())
+    fit(resumed, epochs=4, callbacks=backup_in(tmp_path, resumed, double_checkpoint=True))
+    weights, state = uninterrupted("Adam")
+    assert_same(values(resumed.weights), weights)
+    assert_same(values(resumed.optimizer.variables), state)
+
+
+def test_resumed_from_a_backup_within_an_epoch_new_layers_go_on_with_their_corrections(tmp_path):
+    interrupted(tmp_path, interrupt_at(2, batch=1), make_model=unregularized, save_freq=2)
+    resumed = frozen(ADAPTIVE["Adam"](), unregularized)
+    fit(resumed, epochs=4, callbacks=backup_in(tmp_path, resumed, save_freq=2))
+    expected = frozen_within()
+    separate_optimizers(expected, ADAPTIVE["Adam"], batches=(4, 4, 2, 4, 4))  # Keras repeats the epoch
+    assert int(resumed.optimizer.iterations) == 18
+    for new, old in zip(values(resumed.weights), values(expected.weights), strict=True):
+        np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
+
+
+@pytest.mark.parametrize(
+    ("make", "epoch", "message"),
+    [
+        # what Keras writes after a second interruption, with `save_freq` in batches
+        (ADAPTIVE["Adam"], 0, r"saved in epoch 2 or later.* go on in epoch 0.*training_metadata.json"),
+        (SGD["momentum"], 3, r"fits what is trained in no epoch.*Received: plan="),
+    ],
+)
+def test_a_backup_that_the_plan_cannot_go_on_from_is_refused(make, epoch, message, tmp_path):
+    interrupted(tmp_path, interrupt_at(2, batch=1), save_freq=2)
+    write_epoch(tmp_path, epoch)
+    resumed = frozen(make())
+    before = values(resumed.weights), [w.trainable for w in resumed.weights]
+    with pytest.raises(ValueError, match=message):
+        fit(resumed, epochs=4, callbacks=backup_in(tmp_path, resumed, save_freq=2))
+    assert_same(values(resumed.weights), before[0])
+    assert [w.trainable for w in resumed.weights] == before[1]
+    assert len(resumed.trainable_weights) == 2
+    fit(resumed)  # trains as if nothing had been
+
+
+def test_a_keras_that_keeps_its_backups_elsewhere_is_told(tmp_path):
+    model = frozen("sgd")
+    backup, gradual = backup_in(tmp_path, model)
+    backup._metadata_path = vars(backup).pop("_training_metadata_path")
+    with pytest.raises(RuntimeError, match=r"needs `BackupAndRestore._training_metadata_path`.*keras=="):
+        fit(model, callbacks=[backup, gradual])
+    assert len(model.trainable_weights) == 2
+
+
+@pytest.mark.skipif(not hasattr(keras.callbacks, "OrbaxCheckpoint"), reason="this Keras has none")
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_resumed_from_an_orbax_checkpoint_it_equals_the_uninterrupted_run(epoch, tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+
+    def callbacks():
+        return [kdx.GradualUnfreezing({1: "second", 2: "first"}), kdx.OneCycleScheduler(0.02)]
+
+    def functional():  # of others Keras 3.15 loses weights here: their paths change in a loaded model
+        inputs = keras.Input((6,))
+        x = L.Dense(5, name="second")(L.Dense(5, name="first")(inputs))
+        return keras.Model(inputs, L.Dense(2, name="head")(x))
+
+    whole = functional()
+    kdx.freeze(whole, ["first", "second"])
+    whole.compile(keras.optimizers.Adam(), "mse")
+    folder = tmp_path / "orbax"
+    checkpoint = keras.callbacks.OrbaxCheckpoint(str(folder), max_to_keep=None, save_on_background=False)
+    fit(whole, epochs=4, callbacks=[*callbacks(), checkpoint])
+    for later in range(epoch, 4):  # Keras loads the latest, which has the index of its last epoch
+        shutil.rmtree(folder / str(later))
+    resumed = keras.models.load_model(folder)
+    fit(resumed, epochs=4, initial_epoch=epoch, callbacks=callbacks())
+    assert_same(values(resumed.weights), values(whole.weights))
+    assert_same(values(resumed.optimizer.variables), values(whole.optimizer.variables))
+
+
 @pytest.mark.parametrize(
     ("optimizer", "epochs"), [("Adam", (1, 2, 3)), ("momentum", (2,)), ("AdamW", (3,))]
 )
@@ -394,6 +547,18 @@ def test_tells_what_it_unfroze(capsys):
     fit(model, epochs=3, callbacks=[gradual])
     assert gradual.unfrozen == {1: ["body/second"], 2: ["body/first", "body/second"]}
     assert "Epoch 2: GradualUnfreezing unfroze body/second (30 weights)." in capsys.readouterr().out
+
+
+def test_tells_of_one_weight_in_the_singular_and_of_layers_without_any(capsys):
+    layers = [L.Dense(1, use_bias=False, name="one"), L.ReLU(name="none"), L.Dense(2, name="head")]
+    model = keras.Sequential([keras.Input((1,)), *layers])
+    kdx.freeze(model, ["one", "none"])
+    model.compile("sgd", "mse")
+    gradual = kdx.GradualUnfreezing({0: "one", 1: "none"}, verbose=1)
+    model.fit(np.ones((4, 1)), np.ones((4, 2)), epochs=2, verbose=0, callbacks=[gradual])
+    told = capsys.readouterr().out
+    assert "unfroze one (1 weight)." in told
+    assert "unfroze no layer with weights (0 weights)." in told
 
 
 @pytest.mark.parametrize(

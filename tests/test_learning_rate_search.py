@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import truth
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras import suggestions
 
 BACKEND = keras.backend.backend()
 TORCH = BACKEND == "torch"
@@ -545,12 +547,58 @@ def test_a_model_without_trainable_weights_is_refused():
         search(model, *truth.data(1))
 
 
-@pytest.mark.parametrize("x", [None, [], [1.0, 2.0], len])
-def test_what_is_no_data_is_refused_by_keras(x):
+class Unasked(Batches):
+    """Data that must not be asked for a batch."""
+
+    def __getitem__(self, i):
+        raise AssertionError("asked")
+
+
+def generator_unasked():
+    raise AssertionError("asked")
+    yield
+
+
+X, Y = truth.data(2)
+WRONG_DATA = {
+    "None": ((None,), {}, "Expected `x` to be data"),
+    "an empty list": (([],), {}, "Expected `x` to be data"),
+    "floats": (([1.0, 2.0],), {}, "data type"),
+    "a function": ((len,), {}, "data type"),
+    "a scalar": ((np.array(1.0), Y), {}, "Expected `x` to be arrays of rows"),
+    "a scalar target": ((X, np.float32(1)), {}, "Expected `y` to be arrays of rows"),
+    "no rows": ((X[:0], Y[:0]), {}, r"at least one batch. Received: x of shape \(0, 3\)"),
+    "no batches": ((Unasked(X[:0], Y[:0]),), {}, "at least one batch"),
+    "fewer targets": ((X, Y[:-1]), {}, "same number"),
+    "fewer weights": ((X, Y), {"sample_weight": np.ones(3)}, "same number"),
+    "targets beside batches": ((Unasked(X, Y), Y), {}, "`y` should not be passed"),
+    "weights beside batches": ((Unasked(X, Y),), {"sample_weight": np.ones(4)}, "should not be passed"),
+    "weights of classes and samples": (
+        (X, Y[:, 0]),
+        {"sample_weight": np.ones(4), "class_weight": {0: 2.0}},
+        "at the same time",
+    ),
+    "weights of classes for no labels": ((X,), {"class_weight": {0: 2.0}}, "Pass `y`"),
+    "weights of classes for two outputs": (
+        (X, {"one": Y, "two": Y}),
+        {"class_weight": {0: 2.0}},
+        "single output",
+    ),
+    "weights of classes beside a generator": (
+        (generator_unasked(),),
+        {"class_weight": {0: 2.0}},
+        "generator",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_DATA)
+def test_what_fit_would_not_take_is_refused_before_the_model_is_built(kind):
+    data, weights, message = WRONG_DATA[kind]
     model = keras.Sequential([truth.dense()])
     model.compile("sgd", loss="mse")
-    with pytest.raises((ValueError, KeyError, TypeError)):
-        search(model, x)
+    with pytest.raises(ValueError, match=message):
+        search(model, *data, **weights)
     assert not model.built
 
 
@@ -585,6 +633,70 @@ def test_samples_count_by_their_weights():
     losses = (x @ truth.initial_weights()[0] + 1).sum(axis=1)
     # Keras divides by the number of samples
     np.testing.assert_allclose(found.losses[0], np.sum(weights * losses) / 2, rtol=1e-6)
+
+
+CLASS_WEIGHT = {0: 1.0, 1: 2.0, np.int64(2): 20.0}
+
+
+def of_labels(labels):
+    return np.array([CLASS_WEIGHT[int(label)] for label in labels])
+
+
+def one_hot(labels):
+    return np.eye(3, dtype="float32")[labels]
+
+
+WEIGHED = {  # the data to search on with `class_weight`
+    "labels": lambda x, y: (x, y),
+    "a column": lambda x, y: (x, y[:, None]),
+    "one-hot": lambda x, y: (x, one_hot(y)),
+    "dataset": dataset,
+    "one-hot dataset": lambda x, y: dataset(x, one_hot(y)),
+    "PyDataset": lambda x, y: (Batches(x[:2], y[:2]),),
+    "one-hot PyDataset": lambda x, y: (Batches(x[:2], one_hot(y[:2])),),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_classes_count_by_their_weights_as_samples_do(kind):
+    x, y = classes()
+    if "PyDataset" in kind:  # Keras shuffles its batches
+        x, y = x[:2], np.array([2, 0])
+    data = WEIGHED[kind](x, y)
+    loss = "categorical_crossentropy" if "one-hot" in kind else "sparse_categorical_crossentropy"
+
+    def losses(*data, loss=loss, **weights):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        model.compile("sgd", loss)
+        return search(model, *data, steps=15, max_learning_rate=0.1, shuffle=False, **weights).losses
+
+    found = losses(*data, class_weight=CLASS_WEIGHT)
+    expected = losses(x, y, loss="sparse_categorical_crossentropy", sample_weight=of_labels(y))
+    # 15 updates of about 10 roundings of losses up to 20 * 3
+    np.testing.assert_allclose(found, expected, rtol=0, atol=15 * 10 * 6e-8 * 60)
+    assert np.abs(found - losses(*data)).max() > 0.1  # the weights matter
+
+
+def test_classes_without_a_weight_count_once():
+    x, y = classes()
+    (first, second) = (
+        search(classifier(), x, y, steps=5, class_weight=weights).losses
+        for weights in ({2: 3.0}, {0: 1, 1: 1, 2.0: 3})
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_without_shuffling_the_batches_come_in_their_order():
+    x, y = truth.data(5)
+    rates = np.geomspace(1e-3, 0.1, 12)
+    model = truth.linear_model(keras.optimizers.SGD())
+    arguments = {"steps": 12, "min_learning_rate": 1e-3, "max_learning_rate": 0.1}
+    found = search(model, x, y, shuffle=False, **arguments)
+    np.testing.assert_allclose(found.losses, losses_of_descent(x, rates), rtol=0, atol=12 * 10 * 6e-8 * 16)
+    keras.utils.set_random_seed(0)
+    shuffled = search(model, x, y, **arguments)
+    assert np.abs(shuffled.losses - found.losses).max() > 0.1
 
 
 def test_a_search_can_be_made_from_the_records_of_a_callback():
@@ -634,6 +746,21 @@ BAD_ARGUMENTS = [
     ({"steps": 10.0}, TypeError),
     ({"divergence_factor": 1.0}, ValueError),
     ({"divergence_factor": None}, TypeError),
+    ({"divergence_factor": 10**400}, ValueError),
+    ({"divergence_factor": float("nan")}, ValueError),
+    ({"min_learning_rate": float("nan")}, ValueError),
+    ({"min_learning_rate": -1e-3}, ValueError),
+    ({"min_learning_rate": 1e-40}, ValueError),  # 0 in float32, on some devices
+    ({"max_learning_rate": 1e39}, ValueError),  # infinity in float32
+    ({"max_learning_rate": 10**400}, ValueError),
+    ({"steps": 2**31}, ValueError),
+    ({"steps": 10**400}, ValueError),
+    ({"class_weight": [1.0, 2.0]}, TypeError),
+    ({"class_weight": {"cat": 2.0}}, TypeError),
+    ({"class_weight": {0.5: 2.0}}, TypeError),
+    ({"class_weight": {0: "2"}}, TypeError),
+    ({"class_weight": {0: float("inf")}}, ValueError),
+    ({"shuffle": "yes"}, TypeError),
     ({"verbose": "yes"}, TypeError),
 ]
 
@@ -646,6 +773,39 @@ def test_bad_arguments_are_refused_and_named(arguments, error):
         search(model, x, y, **arguments)
 
 
+def test_as_many_steps_as_float32_has_rates_are_taken_and_one_more_is_not():
+    low, unit = 1.0, 2.0**-23  # a float32 above 1 is `unit` away from the next
+    arguments = {"min_learning_rate": low, "max_learning_rate": low + 7 * unit}
+    model = truth.linear_model(keras.optimizers.SGD())
+    found = search(model, *truth.data(1), steps=7, **arguments)
+    assert np.all(np.diff(found.learning_rates.astype("float32")) > 0)
+    with pytest.raises(ValueError, match=r"at most 7: .* no room"):
+        search(model, *truth.data(1), steps=9, **arguments)
+
+
+def test_many_steps_cost_what_they_do_and_not_what_they_might():
+    model = truth.linear_model(keras.optimizers.SGD())
+    batches = Batches(*truth.data(4))
+    tracemalloc.start()
+    found = search(model, (batches[i] for i in range(4)), steps=10**8)  # 800 MB, as an array
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    factor = (10 / 1e-7) ** (1 / (10**8 - 1))
+    np.testing.assert_allclose(found.learning_rates, 1e-7 * factor ** np.arange(4), rtol=1e-12)
+    assert "after 4 of 100,000,000 steps" in found.reason
+
+
+def test_the_cost_of_a_step_does_not_grow_with_the_steps_before_it(monkeypatch):
+    counted = []
+    after = suggestions.Smoothing.after
+    monkeypatch.setattr(
+        suggestions.Smoothing, "after", lambda self, loss: counted.append(loss) or after(self, loss)
+    )
+    found = search(truth.linear_model(keras.optimizers.SGD()), *truth.data(1), steps=30)
+    assert counted == found.losses.tolist()
+
+
 def test_a_model_that_is_not_compiled_is_refused():
     with pytest.raises(ValueError, match="compiled"):
         search(keras.Sequential([truth.dense()]), *truth.data(1))
@@ -656,6 +816,30 @@ def test_data_without_a_batch_is_refused():
     model.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match="at least one batch"):
         search(model, (batch for batch in ()))
+
+
+def test_an_empty_dataset_of_unknown_length_leaves_the_model_as_it_was():
+    x, y = truth.data(1)
+    model = truth.linear_model(keras.optimizers.SGD())
+    states = state_of(model)
+    with pytest.raises((ValueError, StopIteration)):  # the last is Keras's own, on JAX
+        search(model, dataset_of_unknown_length(x, y)[0].filter(lambda x, y: False), steps=2)
+    assert_equal(state_of(model), states)
+
+
+@pytest.mark.parametrize(
+    "losses", [["1.0", "2.0"], [None, 1.0], [1.0, [2.0]], [1.0, 1j], "12", 1.0, np.array(["1", "2"])]
+)
+def test_losses_that_are_no_numbers_are_refused(losses):
+    with pytest.raises(
+        TypeError, match=r"(?s)`losses` to be .* of (floats|real numbers).*Received: losses="
+    ):
+        kdx.LearningRateSearch([0.1, 0.2], losses)
+
+
+def test_losses_in_an_array_of_objects_are_taken():
+    losses = np.array([1.0, np.float32(0.5), 2], object)
+    np.testing.assert_array_equal(kdx.LearningRateSearch([0.1, 0.2, 0.3], losses).losses, [1.0, 0.5, 2.0])
 
 
 @pytest.mark.parametrize(

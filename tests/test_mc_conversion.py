@@ -1,6 +1,8 @@
 """to_mc_dropout and to_deterministic: copies that draw, what they keep, and what they refuse."""
 
+import inspect
 import json
+import random
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import stochastic
 from stochastic import KINDS
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras.always_on import draws_at_inference, is_known, likeness
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -225,6 +228,386 @@ def test_a_model_that_is_not_built_is_copied_unbuilt():
     copy = kdx.to_mc_dropout(keras.Sequential([L.Dense(2), L.Dropout(0.5)]))
     assert not copy.built
     assert np.any(copy.predict(np.ones((9, 3)), verbose=0) == 0)
+
+
+# -- what configs forget ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_spatial_dropout_keeps_its_policy_and_whether_it_is_trainable(rank, wrapped):
+    spatial = getattr(L, f"SpatialDropout{rank}D")(0.4, dtype="mixed_float16", name="noise", seed=3)
+    spatial.trainable = spatial.autocast = False
+    spatial.activity_regularizer = keras.regularizers.L2(0.1)
+    shape = (2,) * rank + (8,)
+    layers = [L.TimeDistributed(spatial, dtype="mixed_float16")] if wrapped else [spatial]
+    model = keras.Sequential([keras.Input((3, *shape) if wrapped else shape), *layers, L.Flatten()])
+    there = [] if wrapped else [kdx.to_mc_dropout(model)]  # within a loop over time it is refused
+    copies = [*there, *map(kdx.to_deterministic, [model, *there]), kdx.replace_head(model, L.Flatten())]
+    for copy in copies:
+        layer = copy.layers[0].layer if wrapped else copy.layers[0]
+        assert layer.dtype_policy.name == "mixed_float16"
+        assert (layer.name, layer.seed, layer.rate) == ("noise", 3, 0.4)
+        assert not layer.trainable
+        assert not layer.autocast
+        assert layer.activity_regularizer is not None
+        assert [output.dtype for output in copy.outputs] == [output.dtype for output in model.outputs]
+    assert "get_config" not in vars(spatial)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Forgetful(L.Layer):
+    """Its config tells nothing of what all layers have."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return {"factor": self.factor}
+
+
+def copies_of(model):
+    yield kdx.to_mc_dropout(model)
+    yield kdx.to_deterministic(model)
+    yield kdx.replace_head(model, L.Flatten(name="head"))
+    yield kdx.fuse_batch_norm(model).model
+
+
+def test_a_layer_of_ones_own_that_forgets_all_is_copied_whole():
+    own = Forgetful(2.0, name="own", dtype="mixed_bfloat16", trainable=False, autocast=False)
+    model = around(L.Dense(4, name="first"), own, L.Dropout(0.5), L.Dense(2, autocast=False, name="last"))
+    for copy in copies_of(model):
+        layer = copy.get_layer("own")
+        assert (layer.factor, layer.trainable, layer.autocast) == (2.0, False, False)
+        assert layer.dtype_policy.name == "mixed_bfloat16"
+        assert "last" not in [each.name for each in copy.layers] or not copy.get_layer("last").autocast
+
+
+# What each class needs, of those that cannot be made without; not what runs on one backend alone.
+NEEDED = {
+    "Dense": (3,), "EinsumDense": ("ab,bc->ac", 3), "Embedding": (3, 2), "ReversibleEmbedding": (3, 2),
+    "Conv1D": (2, 2), "Conv2D": (2, 2), "Conv3D": (2, 2), "DepthwiseConv1D": (2,), "DepthwiseConv2D": (2,),
+    "SeparableConv1D": (2, 2), "SeparableConv2D": (2, 2), "Conv1DTranspose": (2, 2),
+    "Conv2DTranspose": (2, 2), "Conv3DTranspose": (2, 2), "LSTM": (3,), "GRU": (3,), "SimpleRNN": (3,),
+    "ConvLSTM1D": (2, 2), "ConvLSTM2D": (2, 2), "ConvLSTM3D": (2, 2), "MultiHeadAttention": (2, 3),
+    "GroupQueryAttention": (3, 4, 2), "Dropout": (0.3,), "AlphaDropout": (0.3,), "GaussianDropout": (0.3,),
+    "GaussianNoise": (0.3,), "SpatialDropout1D": (0.3,), "SpatialDropout2D": (0.3,),
+    "SpatialDropout3D": (0.3,), "Normalization": (), "Rescaling": (2.0,), "RandomGrayscale": (),
+    "RandomFlip": (), "RandomRotation": (0.2,), "RandomZoom": (0.2,), "RandomContrast": (0.2,),
+    "HashedCrossing": (4,), "BatchNormalization": (), "LayerNormalization": (), "GroupNormalization": (),
+    "UnitNormalization": (), "Add": (), "Concatenate": (), "Dot": (1,), "Flatten": (), "Masking": (),
+    "Permute": ((2, 1),), "RepeatVector": (2,), "Reshape": ((1, 2),), "Softmax": (), "ReLU": (),
+    "LeakyReLU": (), "PReLU": (), "Activation": ("elu",), "ActivityRegularization": (0.1,),
+    "Cropping1D": (), "ZeroPadding2D": (), "UpSampling2D": (), "MaxPooling2D": (), "GlobalMaxPooling2D": (),
+    "CenterCrop": (2, 2), "Resizing": (2, 2), "Attention": (), "AdditiveAttention": (),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_copy_of_every_layer_has_what_the_layer_has(name):
+    layer_class = getattr(L, name)
+    parameters = inspect.signature(layer_class.__init__).parameters
+    seed = {"seed": 7} if "seed" in parameters else {}
+    dtype = keras.DTypePolicy("mixed_bfloat16") if name != "HashedCrossing" else "int64"
+    layer = layer_class(*NEEDED[name], name="own", dtype=dtype, **seed)
+    layer.trainable = layer.autocast = False
+    model = WithConfig([layer, L.Dropout(0.5)])
+    copy = kdx.to_mc_dropout(model).parts[0]
+    for attribute in (
+        "name",
+        "trainable",
+        "autocast",
+        "dtype_policy",
+        *(seed if hasattr(layer, "seed") else ()),
+    ):
+        assert getattr(copy, attribute) == getattr(layer, attribute), attribute
+    assert copy is not layer
+
+
+# -- classes of the user's own that are always on ---------------------------------------------------------
+
+
+def always_on(base, **methods):
+    """Return the class that books tell to write."""
+
+    def call(self, inputs, training=None):
+        return super(kind, self).call(inputs, training=True)
+
+    kind = type(f"MC{base.__name__}", (base,), {"call": call, **methods})
+    return kind
+
+
+class WithoutTraining(L.Dropout):
+    def call(self, inputs):
+        return super().call(inputs, training=True)
+
+
+class InCallOfTheObject(L.Dropout):
+    def __call__(self, inputs, training=None):
+        return super().__call__(inputs, training=True)
+
+
+class ByHand(L.Dropout):
+    def call(self, inputs, training=None):
+        return keras.random.dropout(inputs, self.rate, self.noise_shape, seed=self.seed_generator)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class AlwaysLSTM(L.LSTM):
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=True)
+
+
+class AlwaysGRU(L.GRU):
+    def call(self, sequences, initial_state=None, mask=None):
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=True)
+
+
+class AlwaysHeads(L.MultiHeadAttention):
+    def call(self, query, value, key=None, training=None):
+        return super().call(query, value, key=key, training=True)
+
+
+class AlwaysAttention(L.Attention):
+    def call(self, inputs, mask=None, training=None):
+        return super().call(inputs, mask=mask, training=True)
+
+
+class OfMC(kdx.MCDropout):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=False)  # which is ignored
+
+
+class Unchanged(kdx.MCDropout):
+    pass
+
+
+class WithDefaults(always_on(L.Dropout)):
+    def __init__(self, **kwargs):
+        super().__init__(**{"rate": 0.4, **kwargs})
+        self.note = "of the user's"
+
+    def get_config(self):
+        return {**super().get_config(), "note": self.note}
+
+
+def of_sequence(layer):
+    return keras.Sequential([keras.Input((4, 3)), layer, L.Flatten(), L.Dense(2)])
+
+
+def of_steps(layer):
+    return keras.Sequential([keras.Input((4, 3)), layer])
+
+
+def attended(layer):
+    query = keras.Input((4, 3))
+    arguments = [[query, query]] if isinstance(layer, L.Attention) else [query, query]
+    return keras.Model(query, L.Dense(2)(L.Flatten()(layer(*arguments))))
+
+
+def twice_used(layer):
+    inputs = keras.Input((4, 3))
+    return keras.Model(inputs, L.Dense(2)(L.Flatten()(layer(L.Dense(3)(layer(inputs))))))
+
+
+OWN = {
+    "MCDropout": (lambda: of_sequence(always_on(L.Dropout)(0.4)), L.Dropout),
+    "MCAlphaDropout": (lambda: of_sequence(always_on(L.AlphaDropout)(0.4)), L.AlphaDropout),
+    "MCGaussianDropout": (lambda: of_sequence(always_on(L.GaussianDropout)(0.4)), L.GaussianDropout),
+    "spatial": (lambda: of_sequence(always_on(L.SpatialDropout1D)(0.4)), L.SpatialDropout1D),
+    "seeded, of a low rate": (lambda: of_sequence(always_on(L.Dropout)(0.05, seed=3)), L.Dropout),
+    "noise_shape": (lambda: of_sequence(always_on(L.Dropout)(0.4, (None, 1, None))), L.Dropout),
+    "without training": (lambda: of_sequence(WithoutTraining(0.4)), L.Dropout),
+    "__call__": (lambda: of_sequence(InCallOfTheObject(0.4)), L.Dropout),
+    "by hand": (lambda: of_sequence(ByHand(0.4)), L.Dropout),
+    "of MCDropout": (lambda: of_sequence(OfMC(0.4)), L.Dropout),
+    "of MCDropout, unchanged": (lambda: of_sequence(Unchanged(0.4)), L.Dropout),
+    "defaults": (lambda: of_sequence(WithDefaults()), L.Dropout),
+    "used twice": (lambda: twice_used(always_on(L.Dropout)(0.4)), L.Dropout),
+    "nested": (
+        lambda: keras.Sequential([keras.Input((4, 3)), of_sequence(WithoutTraining(0.4))]),
+        L.Dropout,
+    ),
+    "TimeDistributed": (lambda: of_sequence(L.TimeDistributed(always_on(L.Dropout)(0.4))), L.Dropout),
+    "LSTM": (lambda: of_sequence(AlwaysLSTM(3, dropout=0.3, recurrent_dropout=0.2)), L.LSTM),
+    "GRU": (lambda: of_sequence(AlwaysGRU(3, recurrent_dropout=0.3)), L.GRU),
+    "Bidirectional": (lambda: of_sequence(L.Bidirectional(AlwaysLSTM(3, dropout=0.3))), L.LSTM),
+    "heads": (lambda: attended(AlwaysHeads(2, 3, dropout=0.3)), L.MultiHeadAttention),
+    "attention": (lambda: attended(AlwaysAttention(dropout=0.3)), L.Attention),
+    "mixed precision": (lambda: of_sequence(always_on(L.Dropout)(0.4, dtype="mixed_bfloat16")), L.Dropout),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_always_on_class_is_converted_both_ways_and_sampled(name):
+    keras.utils.set_random_seed(0)
+    build, plain_class = OWN[name]
+    model, x = build(), np.random.default_rng(0).normal(size=(3, 4, 3)).astype("float32")
+    plain = kdx.to_deterministic(model)
+    assert_deterministic(plain, x)
+    assert plain_class in [type(layer) for layer in plain._flatten_layers()]
+    mc_model = kdx.to_mc_dropout(model)
+    assert np.any(mc_model.predict(x, verbose=0) != mc_model.predict(x, verbose=0))
+    assert_deterministic(kdx.to_deterministic(mc_model), x)
+    expected = kdx.mc_predict(plain, x, 20, seed=1).mean  # of layers of Keras alone
+    for other in (model, mc_model):
+        np.testing.assert_allclose(kdx.mc_predict(other, x, 20, seed=1).mean, expected, atol=1e-6)
+    equal = np.repeat(x[:1], 3, axis=0)
+    shared = kdx.mc_predict(model, equal, 20, seed=1, keep_samples=True).samples
+    np.testing.assert_allclose(shared, np.repeat(shared[:, :1], 3, axis=1), atol=1e-6)
+    assert shared.std(axis=0).min() > 0
+
+
+def test_an_always_on_class_of_an_unbuilt_model_is_converted():
+    plain = kdx.to_deterministic(keras.Sequential([AlwaysLSTM(3, dropout=0.3), WithoutTraining(0.3)]))
+    assert [type(layer) for layer in plain.layers] == [L.LSTM, L.Dropout]
+
+
+@pytest.mark.parametrize("name", ["MCDropout", "LSTM", "attention", "seeded, of a low rate"])
+def test_looking_at_a_layer_leaves_no_trace(name):
+    class Counting(always_on(L.Dropout)):
+        calls = 0
+
+        def call(self, inputs, training=None):
+            self.calls += 1
+            return super().call(inputs, training=training)
+
+    model = OWN[name][0]()
+    counting = Counting(0.3)
+    model = keras.Model(model.inputs, counting(model.outputs[0]))
+    calls, config = counting.calls, json.dumps(model.get_config())
+    layers = list(model._flatten_layers())
+    attributes = [dict(vars(layer)) for layer in layers]
+    keras.utils.set_random_seed(5)
+    before = random_states(model)
+    assert [likeness(layer) for layer in layers if not is_known(layer)] == ["always"] * 2
+    assert draws_at_inference(counting)
+    assert counting.calls == calls
+    for layer, old in zip(layers, attributes, strict=True):
+        assert vars(layer).keys() == old.keys()
+        assert all(vars(layer)[key] is old[key] for key in old)
+    for first, second in zip(before, random_states(model), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert json.dumps(model.get_config()) == config
+
+
+def random_states(model):
+    seeds = [seed for layer in model._flatten_layers() for seed in getattr(layer, "_seed_generators", [])]
+    states = [np.array(keras.ops.convert_to_numpy(seed.state)) for seed in seeds]
+    return [*states, np.random.get_state()[1], np.array(random.getstate()[1])]
+
+
+def test_classes_that_draw_in_training_alone_stay_theirs_and_are_sampled():
+    class Logging(L.Dropout):
+        def call(self, inputs, training=False):
+            return super().call(inputs, training=training)
+
+    class Named(L.Dropout):
+        pass
+
+    model = around(L.Dense(4), Logging(0.4), L.Dense(4), Named(0.3), L.Dense(2))
+    x = np.ones((3, 3), "float32")
+    kinds = [type(layer) for layer in kdx.to_deterministic(model).layers]
+    assert kinds == [L.Dense, Logging, L.Dense, Named, L.Dense]
+    mc_model = kdx.to_mc_dropout(model)
+    assert [type(layer) for layer in mc_model.layers][1::2] == [kdx.MCDropout] * 2
+    means = [kdx.mc_predict(m, x, 20, seed=1).mean for m in (model, mc_model)]
+    np.testing.assert_array_equal(*means)
+
+
+class Twice(L.Dropout):
+    """Does more than always to be on."""
+
+    def call(self, inputs, training=None):
+        return super().call(2 * inputs, training=True)
+
+
+class TwiceLSTM(AlwaysLSTM):
+    def call(self, sequences, initial_state=None, mask=None, training=None):
+        return 2 * super().call(sequences, initial_state=initial_state, mask=mask, training=True)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class WayOut(L.Layer):
+    """What the errors say: a layer that holds one of Keras and does the rest itself."""
+
+    def __init__(self, rate, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = L.Dropout(rate)
+
+    def call(self, inputs):
+        return self.drop(2 * inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.drop.rate}
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class OwnNoise(L.Layer):
+    def __init__(self, in_training_alone=False, **kwargs):
+        super().__init__(**kwargs)
+        self.generator = keras.random.SeedGenerator(0)
+        self.in_training_alone = in_training_alone
+
+    def call(self, x, training=False):
+        if self.in_training_alone and not training:
+            return x
+        return x * keras.random.uniform(keras.ops.shape(x), seed=self.generator)
+
+    def get_config(self):
+        return {**super().get_config(), "in_training_alone": self.in_training_alone}
+
+
+def test_what_does_more_than_to_draw_is_refused_by_name_with_the_way_out():
+    model = around(L.Dense(4), Twice(0.3, name="twice"), L.Dense(2))
+    x = np.ones((3, 3), "float32")
+    calls = (
+        lambda: kdx.mc_predict(model, x),
+        lambda: kdx.to_mc_dropout(model),
+        lambda: kdx.to_deterministic(model),
+        lambda: kdx.compile_for_inference(model, engine="numpy"),
+    )
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r"'twice' of class `Twice`.* holds a `keras\.layers\.Dropout`"
+        ):
+            call()
+    recurrent = of_sequence(TwiceLSTM(3, dropout=0.3, name="twice"))
+    for convert in (kdx.to_mc_dropout, kdx.to_deterministic):
+        with pytest.raises(
+            ValueError, match=r"'twice' of class `TwiceLSTM`.* holds a `keras\.layers\.LSTM`"
+        ):
+            convert(recurrent)
+    own = around(OwnNoise(name="noise"), L.Dense(2))
+    with pytest.raises(ValueError, match="'noise' of class `OwnNoise` draws random numbers in every call"):
+        kdx.to_deterministic(own)
+    in_training = around(OwnNoise(True), L.Dense(2))
+    assert_deterministic(kdx.to_deterministic(in_training), x)
+
+
+def test_the_way_out_of_a_class_that_does_more_works_everywhere():
+    model, x = around(L.Dense(4), WayOut(0.3), L.Dense(2)), np.ones((1, 3), "float32")
+    expected = model.predict(x, verbose=0)
+    assert np.all(kdx.mc_predict(model, x, 20).std > 0)
+    assert_deterministic(kdx.to_deterministic(model), x)
+    np.testing.assert_array_equal(kdx.to_deterministic(model).predict(x, verbose=0), expected)
+    fused = kdx.fuse_batch_norm(model).model
+    np.testing.assert_allclose(fused.predict(x, verbose=0), expected, rtol=1e-6)
+
+
+def test_a_model_of_the_book_is_compiled_after_the_remedy_of_the_error():
+    model = around(L.Dense(4), L.BatchNormalization(), always_on(L.Dropout)(0.3), L.Dense(2))
+    with pytest.raises(ValueError, match="`to_deterministic`"):
+        kdx.compile_for_inference(model, engine="numpy")
+    plain = kdx.to_deterministic(model)
+    fast = kdx.compile_for_inference(plain, engine="numpy")
+    x = np.random.default_rng(0).normal(size=(1, 3)).astype("float32")
+    np.testing.assert_allclose(fast(x), plain.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    assert len(fast.report.fused) == 1
 
 
 # -- files -----------------------------------------------------------------------------------------------

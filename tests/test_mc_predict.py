@@ -3,6 +3,7 @@
 import copy
 import gc
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import stochastic
 from stochastic import KINDS
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras import mc_sampler
+from keras_dnn_extras.mc_sampler import Sampler
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -467,6 +470,219 @@ def test_a_model_without_a_declared_input_works(how):
         assert model.inputs[0].shape == (None, 5)
 
 
+# -- shapes, dtypes and structures that change from call to call ------------------------------------------
+
+
+def of_any_length():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, 3))
+    steps = L.Dropout(0.3)(L.Dense(4)(inputs))
+    pooled = L.GlobalAveragePooling1D()(L.LSTM(3, dropout=0.3, return_sequences=True)(steps))
+    return keras.Model(inputs, {"steps": L.Dense(2)(steps), "pooled": L.Dense(2)(pooled)})
+
+
+def of_any_size():
+    keras.utils.set_random_seed(0)
+    layers = [L.Conv2D(4, 2), L.SpatialDropout2D(0.4), L.Conv2D(3, 1), L.GlobalMaxPooling2D()]
+    return keras.Sequential([keras.Input((None, None, 2)), *layers, L.Dropout(0.5), L.Dense(2)])
+
+
+SHAPES = {
+    "lengths": (of_any_length, [(3, 3), (7, 3), (3, 3)]),
+    "sizes": (of_any_size, [(4, 5, 2), (6, 3, 2)]),
+}
+
+
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_inputs_of_another_shape_are_sampled_as_if_they_were_the_first(name, masks):
+    build, shapes = SHAPES[name]
+    model, rng = build(), np.random.default_rng(0)
+    for shape in shapes:
+        x = rng.normal(size=(4, *shape)).astype("float32")
+        fresh = build()
+        fresh.set_weights(model.get_weights())
+        found, expected = (kdx.mc_predict(m, x, 20, seed=1, masks=masks) for m in (model, fresh))
+        assert_same(found, expected, rounding=5)
+        assert all(np.all(std > 0) for std in keras.tree.flatten(found.std))
+
+
+def test_batches_of_one_dataset_can_differ_in_length():
+    model = of_any_length()
+    pooled = keras.Model(model.input, model.output["pooled"])
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(4, length, 3)).astype("float32") for length in (3, 5, 3)]
+    together = kdx.mc_predict(pooled, iter(batches), 20, seed=1)
+    assert together.mean.shape == (12, 2)
+    apart = [kdx.mc_predict(pooled, batch, 20, seed=1).mean for batch in batches]
+    np.testing.assert_allclose(together.mean, np.concatenate(apart), atol=10 * EPS)
+    with pytest.raises(ValueError, match=r"each length.*\(3, 2\), \(5, 2\)"):
+        kdx.mc_predict(model, iter(batches), 20)
+
+
+def test_rows_of_other_lengths_have_independent_masks_of_their_own():
+    inputs = keras.Input((None, 1))
+    model = keras.Model(inputs, L.Dropout(0.5)(inputs))
+    batches = [np.ones((1, length, 1), "float32") for length in (1000, 1001)]
+    reduced = keras.Model(inputs, keras.ops.mean(model.outputs[0], axis=(1, 2)))
+    found = kdx.mc_predict(reduced, iter(batches), 400, seed=1, masks="independent", keep_samples=True)
+    assert abs(np.corrcoef(found.samples.T)[0, 1]) < 6 / np.sqrt(400)
+
+
+class TakesAll(keras.Model):
+    """Takes its inputs in any structure and dtype, which a graph would not."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = L.Dropout(0.5), L.Dense(2)
+
+    def call(self, x):
+        parts = [keras.ops.cast(part, "float32") for part in keras.tree.flatten(x)]
+        return self.dense(self.drop(sum(parts)))
+
+
+def test_another_structure_and_dtype_of_inputs_counts():
+    model, x = TakesAll(), data(4)
+    expected = kdx.mc_predict(model, x, 20, seed=1)
+    whole = np.round(4 * x).astype("int32")
+    for inputs, scale in (([x], 1), ({"a": x, "b": x}, 2), ((x, x, x), 3)):
+        found = kdx.mc_predict(model, inputs, 20, seed=1)
+        np.testing.assert_allclose(found.mean, scale * expected.mean, rtol=1e-5, atol=1e-6)
+    rounded = kdx.mc_predict(model, whole.astype("float32"), 20, seed=1)
+    assert_same(kdx.mc_predict(model, whole, 20, seed=1), rounded)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Scaled(L.Layer):
+    factor = 1.0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = 1.0
+
+    def call(self, x):
+        return x * self.factor if self.trainable else x - self.factor
+
+
+def test_what_is_set_in_a_layer_counts():
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), Scaled(), L.Dense(2)])
+    before = kdx.mc_predict(model, data(4), 20, seed=1)
+    model.compile("sgd", "mse")
+    np.testing.assert_array_equal(kdx.mc_predict(model, data(4), 20, seed=1).mean, before.mean)
+    model.layers[1].factor = 2.0
+    np.testing.assert_allclose(kdx.mc_predict(model, data(4), 20, seed=1).std, 2 * before.std, rtol=1e-5)
+    model.layers[1].trainable = False
+    shifted = kdx.mc_predict(model, data(4), 20, seed=1)
+    np.testing.assert_allclose(shifted.std, before.std, rtol=1e-5)
+    assert np.all(shifted.mean != before.mean)
+    model.layers[1].trainable = True
+    model.layers[2].dtype_policy = "mixed_bfloat16"
+    rounded = kdx.mc_predict(model, data(4), 20, seed=1, keep_samples=True)
+    assert str(rounded.samples.dtype) == "bfloat16"
+
+
+def test_statistics_of_a_normalization_that_is_adapted_later_count():
+    norm = L.Normalization()
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), norm, L.Dense(2)])
+    before = kdx.mc_predict(model, data(4), 20, seed=1).mean
+    norm.adapt(3 + 2 * data(50))
+    after = kdx.mc_predict(model, data(4), 20, seed=1).mean
+    fresh = keras.models.clone_model(model)
+    fresh.set_weights(model.get_weights())
+    fresh.layers[1].finalize_state()
+    np.testing.assert_array_equal(after, kdx.mc_predict(fresh, data(4), 20, seed=1).mean)
+    assert np.all(before != after)
+
+
+def test_samplers_are_kept_by_shape_and_thrown_away_where_they_are_many(monkeypatch):
+    monkeypatch.setattr(mc_sampler, "_SHAPES", 2)
+    model = of_any_size()
+    made = []
+    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    for size in (3, 4, 3, 5, 3, 4):  # the last 4 was thrown away when 5 came
+        kdx.mc_predict(model, np.ones((2, size, 3, 2)), 5)
+    assert len(made) == 4
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow says of functions that it traces")
+def test_tensorflow_does_not_warn_of_retracing():
+    import tensorflow as tf
+
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    tf.get_logger().addHandler(handler)
+    try:
+        model = of_any_size()
+        for size in range(3, 10):
+            kdx.mc_predict(model, np.ones((size, size, 3, 2)), size)
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert not any("retracing" in message for message in said)
+
+
+# -- models that preprocess what they take ----------------------------------------------------------------
+
+
+class Task(keras.Model):
+    """A functional model with the protocol of KerasHub's tasks."""
+
+    def __init__(self, **kwargs):
+        inputs = {"ids": keras.Input((None,), dtype="int32", name="ids")}
+        embedded = L.Dropout(0.4)(L.Embedding(300, 4)(inputs["ids"]))
+        super().__init__(inputs, L.Dense(3)(L.GlobalAveragePooling1D()(embedded)), **kwargs)
+        self.preprocessor = self.preprocessed
+
+    @staticmethod
+    def preprocessed(x, y=None, sample_weight=None):
+        assert isinstance(x, (list, tuple)), "tokenizers take lists of strings"
+        first = [" ".join(pair) for pair in zip(*x, strict=True)] if isinstance(x, tuple) else x
+        assert all(isinstance(text, str) for text in first)
+        ids = np.array([list(text.encode().ljust(12)[:12]) for text in first], "int32")
+        return ({"ids": ids}, y, sample_weight) if y is not None else {"ids": ids}
+
+    def predict(self, x, **kwargs):
+        return super().predict(self.preprocessed(x), **kwargs)
+
+
+TEXTS = ["the quick", "brown fox", "jumped", "over", "a dog"]
+
+
+def batches_of_pairs():
+    return ((np.array(TEXTS[i : i + 2], object), np.zeros(2)) for i in (0, 2, 4))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [TEXTS, np.array(TEXTS), np.array(TEXTS, "S"), batches_of_pairs],
+    ids=["list", "array", "bytes", "generator"],
+)
+def test_strings_go_through_the_preprocessor_of_a_task(texts):
+    keras.utils.set_random_seed(0)
+    task = Task()
+    plain = keras.Model(task.input, task.outputs[0])
+    expected = kdx.mc_predict(plain, Task.preprocessed(TEXTS), 20, seed=1)
+    found = kdx.mc_predict(task, texts() if callable(texts) else texts, 20, seed=1, batch_size=2)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=10 * EPS)
+    assert np.all(found.std > 0)
+
+
+def test_pairs_of_strings_and_inputs_that_are_preprocessed_already_work():
+    task = Task()
+    pairs = (TEXTS, TEXTS[::-1])
+    found = kdx.mc_predict(task, pairs, 20, seed=1, batch_size=2)
+    task.preprocessor = None  # as KerasHub has it for inputs that are preprocessed
+    again = kdx.mc_predict(task, Task.preprocessed(pairs), 20, seed=1)
+    np.testing.assert_allclose(found.mean, again.mean, atol=10 * EPS)
+
+
+def test_an_attribute_of_that_name_is_not_applied_where_predict_does_not():
+    model = classifier()
+    model.preprocessor = lambda x: x * 0
+    found, expected = (kdx.mc_predict(m, data(3), 20, seed=1).mean for m in (model, classifier()))
+    np.testing.assert_array_equal(found, expected)
+
+
 # -- what is made of the samples -------------------------------------------------------------------------
 
 
@@ -510,12 +726,135 @@ def test_a_small_spread_round_a_large_mean_is_right():
     np.testing.assert_allclose(prediction.variance, samples.var(axis=0), rtol=20 * EPS)
 
 
-@pytest.mark.parametrize("activation", [None, "sigmoid"])
-def test_outputs_that_are_no_probabilities_have_no_entropies(activation):
-    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(3, activation)])
+ENTROPIES = ("expected_entropy", "predictive_entropy", "mutual_information", "variation_ratio")
+
+
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("activation", [None, "sigmoid", "relu"])
+def test_outputs_that_are_no_probabilities_have_no_entropies(activation, units):
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(units, activation)])
+    if activation != "sigmoid":  # values that probabilities could have, by chance
+        share = 0.5 if units == 1 else 1 / units
+        model.layers[-1].set_weights([np.full((5, units), 1e-6), np.full(units, share)])
     prediction = kdx.mc_predict(model, data(4), 30)
-    for name in ("expected_entropy", "predictive_entropy", "mutual_information", "variation_ratio"):
-        assert getattr(prediction, name) is None
+    are_probabilities = activation == "sigmoid" and units == 1
+    for name in ENTROPIES:
+        assert (getattr(prediction, name) is not None) == are_probabilities
+
+
+class Unseen(keras.Model):
+    """A model whose graph tells nothing."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.parts = layers
+
+    def call(self, x):
+        for layer in self.parts:
+            x = layer(x)
+        return x
+
+
+def heads(*layers):
+    return [L.Dropout(0.4), L.Dense(7, "tanh"), L.Dropout(0.4), *layers]
+
+
+def nested_sigmoid():
+    inner = keras.Sequential([keras.Input((5,)), *heads(L.Dense(1, "sigmoid"))])
+    return keras.Sequential([keras.Input((5,)), inner])
+
+
+BINARY = {
+    "sigmoid": lambda: keras.Sequential([keras.Input((5,)), *heads(L.Dense(1, "sigmoid"))]),
+    "activation layer": lambda: keras.Sequential(
+        [keras.Input((5,)), *heads(L.Dense(1), L.Activation("sigmoid"), L.Activation("linear"))]
+    ),
+    "operation": lambda: (lambda model: keras.Model(model.inputs, keras.ops.sigmoid(model.outputs[0])))(
+        keras.Sequential([keras.Input((5,)), *heads(L.Dense(1))])
+    ),
+    "without an axis": lambda: keras.Sequential(
+        [keras.Input((5,)), *heads(L.Dense(1, "sigmoid"), L.Reshape(()))]
+    ),
+    "nested": nested_sigmoid,
+    "by its values": lambda: Unseen(*heads(L.Dense(1, "sigmoid"))),
+    "bfloat16": lambda: keras.Sequential(
+        [keras.Input((5,)), *heads(L.Dense(1, "sigmoid", dtype="mixed_bfloat16"))]
+    ),
+}
+
+
+def assert_fields_of(prediction, samples):
+    """Check the entropies against those of samples of class probabilities, with all classes."""
+    samples = samples.astype("float64")
+    entropies = kdx.entropy_decomposition(samples)
+    tolerance = dict(rtol=0, atol=100 * EPS)
+    np.testing.assert_allclose(prediction.predictive_entropy, entropies.total, **tolerance)
+    np.testing.assert_allclose(prediction.expected_entropy, entropies.aleatoric, **tolerance)
+    np.testing.assert_allclose(prediction.mutual_information, entropies.epistemic, **tolerance)
+    classes = samples.shape[-1]
+    votes = (samples.argmax(axis=-1)[..., None] == np.arange(classes)).sum(axis=0)
+    expected = 1 - votes.max(axis=-1) / len(samples)
+    np.testing.assert_allclose(prediction.variation_ratio, expected, rtol=0, atol=EPS)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_one_sigmoid_unit_has_the_entropies_of_two_classes(name):
+    keras.utils.set_random_seed(0)
+    prediction = kdx.mc_predict(BINARY[name](), data(6), 50, seed=1, keep_samples=True)
+    second = prediction.samples.astype("float32").reshape(50, 6)
+    assert prediction.mutual_information.shape == (6,)
+    assert_fields_of(prediction, np.stack([1 - second, second], axis=-1))
+
+
+def test_a_map_of_one_sigmoid_has_entropies_at_each_place():
+    model = keras.Sequential([keras.Input((3, 2, 4)), L.Dropout(0.5), L.Conv2D(1, 1, activation="sigmoid")])
+    prediction = kdx.mc_predict(model, np.ones((5, 3, 2, 4)), 20)
+    assert prediction.mutual_information.shape == prediction.variation_ratio.shape == (5, 3, 2)
+
+
+@pytest.mark.parametrize("units", [1, 4])
+def test_logits_give_what_their_probabilities_give(units):
+    keras.utils.set_random_seed(0)
+    body = heads(L.Dense(units, kernel_initializer="random_normal"))
+    logits = keras.Sequential([keras.Input((5,)), *body])
+    activation = "softmax" if units > 1 else "sigmoid"
+    probabilities = keras.Sequential([keras.Input((5,)), *body, L.Activation(activation)])
+    for rows in (data(6), data(300)):  # where units that are dropped are left out, too
+        first, second = (
+            kdx.mc_predict(model, rows, 20, seed=1, batch_size=300, keep_samples=True, from_logits=True)
+            for model in (logits, probabilities)  # which are no logits, and stay as they are
+        )
+        assert_same(first, second)
+        np.testing.assert_allclose(first.samples, second.samples, atol=50 * EPS)
+
+
+def test_each_output_is_read_in_its_own_way():
+    inputs = keras.Input((5,))
+    x = L.Dense(6, "tanh")(L.Dropout(0.4)(inputs))
+    outputs = {
+        "logits": L.Dense(3)(x),
+        "rest": [
+            L.Dense(1)(x),
+            L.Dense(4, "softmax")(x),
+            L.Dense(1, "sigmoid")(x),
+            L.Dense(3, "sigmoid")(x),
+        ],
+    }
+    model = keras.Model(inputs, outputs)
+    flags = {"logits": True, "rest": [False, False, False, False]}
+    found = kdx.mc_predict(model, data(4), 30, seed=1, keep_samples=True, from_logits=flags)
+    plain = kdx.mc_predict(model, data(4), 30, seed=1, keep_samples=True)
+    weights = np.exp(plain.samples["logits"].astype("float64"))
+    expected = weights / weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(found.mean["logits"], expected.mean(axis=0), atol=20 * EPS)
+    assert plain.mutual_information["logits"] is None
+    shapes = [None if each is None else each.shape for each in found.mutual_information["rest"]]
+    assert shapes == [None, (4,), (4,), None]
+    for key in (0, 1, 2, 3):
+        np.testing.assert_array_equal(found.mean["rest"][key], plain.mean["rest"][key])
+    everywhere = kdx.mc_predict(model, data(4), 30, seed=1, from_logits=True)
+    assert everywhere.mutual_information["rest"][0].shape == (4,)  # asked for
+    np.testing.assert_array_equal(everywhere.mean["rest"][1], plain.mean["rest"][1])  # no logits
 
 
 def test_whole_numbers_and_single_numbers_are_counted():
@@ -527,6 +866,14 @@ def test_whole_numbers_and_single_numbers_are_counted():
         assert mean.shape == (4,)
         np.testing.assert_allclose(mean, samples.astype("float64").mean(axis=0), rtol=10 * EPS, atol=EPS)
     assert prediction.expected_entropy == [None, None]
+
+
+def test_samples_that_agree_have_no_mutual_information_below_zero():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(1e-7), L.Dense(3, "softmax")])
+    prediction = kdx.mc_predict(model, data(200), 64, seed=1)  # nothing is dropped: roundings are left
+    difference = prediction.predictive_entropy - prediction.expected_entropy
+    assert difference.min() < 0 <= prediction.mutual_information.min()
 
 
 def test_certain_classes_have_entropy_zero():
@@ -541,6 +888,15 @@ def test_probabilities_at_each_step_have_entropies_at_each_step():
     model = keras.Sequential([keras.Input((4, 3)), L.Dropout(0.5), L.Dense(5, "softmax")])
     prediction = kdx.mc_predict(model, np.ones((6, 4, 3)), 30)
     assert prediction.mutual_information.shape == prediction.variation_ratio.shape == (6, 4)
+
+
+def test_nan_in_one_row_takes_the_entropies_of_that_row_alone():
+    x = data(4)
+    x[1, 0] = np.nan
+    for units, activation in ((3, "softmax"), (1, "sigmoid")):
+        model = keras.Sequential([keras.Input((5,)), L.Dropout(0.3), L.Dense(units, activation)])
+        entropy = kdx.mc_predict(model, x, 20, seed=1).predictive_entropy
+        assert np.isnan(entropy).tolist() == [False, True, False, False]
 
 
 # -- tolerance -------------------------------------------------------------------------------------------
@@ -811,6 +1167,9 @@ ARGUMENTS = [
     ({"tolerance": 0.1, "max_samples": 19}, ValueError, "max_samples=19"),
     ({"max_samples": 100}, ValueError, "max_samples=100"),
     ({"keep_samples": 1}, TypeError, "keep_samples=1"),
+    ({"samples": 2**40, "keep_samples": True}, ValueError, "samples=1099511627776, keep_samples=True"),
+    ({"from_logits": 1}, TypeError, "from_logits=1"),
+    ({"from_logits": {"a": True}}, ValueError, "from_logits={'a': True}"),
     ({"verbose": "a"}, TypeError, "verbose=.a"),
 ]
 

@@ -175,6 +175,68 @@ def test_each_update_has_the_rate_and_the_momentum_of_its_place(name, mode):
     assert_same_weights(model, expected, exact=mode == "run_eagerly")
 
 
+# The peak lies at update 12 of 26, where the momentum is exactly the lowest.
+THROUGH_ZERO = {"warmup_fraction": 0.5, "anneal": "linear", "base_momentum": 0.0}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_momentum_of_exactly_0_is_the_limit_of_small_ones(name):
+    callback = cycle(**THROUGH_ZERO)
+    model = truth.linear_model(OPTIMIZERS[name]())
+    fit(model, [callback])
+    assert callback.history["momentum"].count(0.0) == 1
+    rates, momenta = curves(callback, BATCHES * EPOCHS)
+    momenta[12] = 1e-30
+    gradients = truth.gradients(truth.data(BATCHES)[0]) * EPOCHS
+    assert_same_weights(model, truth.apply_eagerly(OPTIMIZERS[name](), gradients, rates, momenta))
+
+
+def sgd_by_hand(w, g, rate, momentum, state, nesterov=False):
+    state["v"] = momentum * state.get("v", 0) - rate * g
+    return w + (momentum * state["v"] - rate * g if nesterov else state["v"])
+
+
+def rms_prop_by_hand(w, g, rate, momentum, state):
+    state["s"] = 0.9 * state.get("s", 0) + 0.1 * g**2
+    state["b"] = momentum * state.get("b", 0) + rate * g / np.sqrt(state["s"] + 1e-7)
+    return w - state["b"]
+
+
+def adam_by_hand(w, g, rate, beta_1, state):
+    state["t"] = t = state.get("t", 0) + 1
+    state["m"] = beta_1 * state.get("m", 0) + (1 - beta_1) * g
+    state["v"] = 0.999 * state.get("v", 0) + 0.001 * g**2
+    rate = rate * np.sqrt(1 - 0.999**t) / (1 - beta_1**t)
+    return w - rate * state["m"] / (np.sqrt(state["v"]) + 1e-7)
+
+
+BY_HAND = {
+    "SGD": sgd_by_hand,
+    "Nesterov": lambda *arguments: sgd_by_hand(*arguments, nesterov=True),
+    "RMSprop": rms_prop_by_hand,
+    "Adam": adam_by_hand,
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize("most", [0.0, 0.95, 0.9999])
+def test_momenta_between_0_and_almost_1_are_those_of_the_formulas(name, most):
+    callback = cycle(**THROUGH_ZERO | {"max_momentum": most})
+    model = truth.linear_model(OPTIMIZERS[name]())
+    fit(model, [callback])
+    rates, momenta = curves(callback, BATCHES * EPOCHS)
+    gradients = truth.gradients(truth.data(BATCHES)[0]) * EPOCHS
+    for i, weight in enumerate(model.get_weights()):
+        value, state = truth.initial_weights()[i].astype("float64"), {}
+        for update, of_update in enumerate(gradients):
+            g = of_update[i].astype("float64")
+            value = BY_HAND[name](value, g, rates[update], momenta[update], state)
+        # Adam divides by 1 - beta**t, off by 6e-8, on a way of at most the sum of the rates.
+        smallest = min(1e-3, 1 - most) if name == "Adam" else 1.0
+        bound = 1e-5 * np.max(np.abs(value)) + np.sum(rates) * 6e-8 / smallest
+        np.testing.assert_allclose(weight, value, rtol=0, atol=bound)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not TORCH, reason="other backends compile in a second, and are tested above")
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
@@ -468,10 +530,13 @@ BAD_ARGUMENTS = [
     ({"max_learning_rate": -1}, ValueError),
     ({"max_learning_rate": float("nan")}, ValueError),
     ({"max_learning_rate": float("inf")}, ValueError),
+    ({"max_learning_rate": 1e39}, ValueError),
+    ({"max_learning_rate": 1e-46}, ValueError),
     ({"max_learning_rate": "0.1"}, TypeError),
     ({"max_learning_rate": True}, TypeError),
     ({"total_steps": 0}, ValueError),
     ({"total_steps": -5}, ValueError),
+    ({"total_steps": 10**400}, ValueError),
     ({"total_steps": 2.5}, TypeError),
     ({"total_steps": True}, TypeError),
     ({"warmup_fraction": -0.1}, ValueError),
@@ -480,12 +545,15 @@ BAD_ARGUMENTS = [
     ({"three_phase": "yes"}, TypeError),
     ({"anneal": "cos"}, ValueError),
     ({"div_factor": 0}, ValueError),
+    ({"div_factor": 1e-41}, ValueError),
     ({"final_div_factor": -1.0}, ValueError),
+    ({"final_div_factor": 1e-300}, ValueError),
 ]
 BAD_MOMENTA = [
     ({"cycle_momentum": "always"}, ValueError),
     ({"base_momentum": 1.0}, ValueError),
     ({"max_momentum": -0.1}, ValueError),
+    ({"max_momentum": 1 - 1e-9}, ValueError),  # 1 in float32
     ({"base_momentum": 0.9, "max_momentum": 0.8}, ValueError),
     ({"max_momentum": "high"}, TypeError),
     ({"verbose": "yes"}, TypeError),
@@ -504,6 +572,12 @@ def test_bad_arguments_are_refused_and_named(kind, arguments, error):
 def test_bad_momenta_are_refused_and_named(arguments, error):
     with pytest.raises(error, match=f"(?s){next(iter(arguments))}.*Received: "):
         kdx.OneCycleScheduler(0.1, **arguments)
+
+
+def test_a_cycle_may_be_longer_than_an_int32():
+    for step in (0, 2**20):
+        value = float(keras.ops.convert_to_numpy(kdx.OneCycle(0.1, 2**62)(step)))
+        np.testing.assert_allclose(value, 0.1 / 25, rtol=1e-6)
 
 
 def test_the_schedule_needs_a_number_of_updates():
@@ -626,6 +700,26 @@ def test_plot_before_fit_draws_what_will_be(pyplot):
     lines = lines_of(callback.plot())
     np.testing.assert_allclose(lines["learning rate"], rates, rtol=1e-15)
     np.testing.assert_allclose(lines["momentum"], momenta, rtol=1e-12)
+
+
+def test_plot_of_very_many_updates_draws_as_many_points_as_can_be_seen(pyplot):
+    total = 2**31  # 17 GB, were there a value for each
+    updates, rates = kdx.OneCycleScheduler(0.1, total).plot().lines[0].get_data()
+    assert len(updates) <= 10_000
+    assert (updates[0], updates[-1]) == (0, total - 1)
+    # 0.1 / 25 at first, 0.1 after 45% of the updates, as low again after 90%
+    np.testing.assert_allclose(
+        np.interp([0, 0.225 * total, 0.45 * total, 0.9 * total], updates, rates),
+        [0.004, 0.052, 0.1, 0.004],
+        rtol=2e-3,
+    )
+
+
+@pytest.mark.parametrize("ax", ["figure", np.array([None, None]), 3])
+def test_plot_refuses_what_are_no_axes(ax, pyplot):
+    ax = pyplot.figure() if isinstance(ax, str) else ax
+    with pytest.raises(TypeError, match=r"(?s)one matplotlib `Axes`.*Received: ax="):
+        kdx.OneCycleScheduler(0.1, 10).plot(ax)
 
 
 def test_plot_after_fit_draws_what_was_in_the_axes_given(pyplot):

@@ -159,6 +159,15 @@ def test_first_scaling_layers_are_undone():
     np.testing.assert_allclose(found, x, atol=2e-5)
 
 
+def test_other_shapes_before_a_scaling_layer_are_undone_and_dropout_has_no_image():
+    front = [L.Permute((2, 1)), L.Flatten(), L.Dropout(0.5), L.Rescaling(0.5, offset=2.0)]
+    model = chain((2, 3), *front, L.Dense(6, use_bias=False, name="there"))
+    layer(model, "there").set_weights([np.eye(6)])
+    x = np.arange(24.0, dtype="float32").reshape(4, 2, 3)
+    autoencoder = kdx.build_autoencoder(model, tied=True)
+    np.testing.assert_array_equal(autoencoder.predict(x, verbose=0), x)
+
+
 @pytest.mark.parametrize("structure", [dict, list])
 def test_an_input_in_a_structure_and_nested_models(structure):
     inner = keras.Sequential([keras.Input((FEATURES,)), L.Dense(4, name="inner"), L.Dropout(0.2)])
@@ -626,3 +635,63 @@ def test_what_is_no_model_is_an_error():
     ):
         with pytest.raises(TypeError, match="Keras model"):
             function(L.Dense(2))
+
+
+@pytest.mark.parametrize(
+    ("validation", "error", "told"),
+    [
+        (lambda x: x[:, :3], ValueError, "does not fit the model"),
+        (lambda x: (x, None, np.ones(3)), ValueError, "same number of rows"),
+        (lambda x: 3, TypeError, "to be data"),
+    ],
+)
+def test_validation_data_that_fit_cannot_use_is_told_before_training(validation, error, told):
+    model, x = encoder(), data()
+    before = values(model.weights)
+    for pretrain_ in (
+        lambda bad: pretrain(model, greedy=True, validation_data=bad),
+        lambda bad: kdx.pretrain_auxiliary(
+            model, L.Dense(1), x, x[:, :1], loss="mse", epochs=1, verbose=0, validation_data=bad
+        ),
+    ):
+        with pytest.raises(error, match=told):
+            pretrain_(validation(x))
+    assert_same(values(model.weights), before)
+
+
+def test_validation_targets_of_another_shape_are_told_before_training():
+    model, x = encoder(), data()
+    before = values(model.weights)
+    with pytest.raises(ValueError, match="`validation_data` does not fit"):
+        kdx.pretrain_auxiliary(
+            model, L.Dense(2), x, x[:, :2], loss="mse", epochs=1, validation_data=(x, x[:, :5])
+        )
+    assert_same(values(model.weights), before)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_autoencoder_that_cannot_be_built_leaves_no_trace_in_the_encoder(tied, error, monkeypatch):
+    def fails(*args, **kwargs):
+        raise error("stop here")
+
+    model = chain((6,), L.Dense(4, "relu", name="first"), L.Dense(2, name="second"))
+    attributes = {layer.name: set(vars(layer)) for layer in model.layers}
+    with monkeypatch.context() as patch, pytest.raises(error, match="stop here"):
+        patch.setattr(L.Activation, "compute_output_spec", fails)  # after the encoder has been called
+        kdx.build_autoencoder(model, tied=tied, noise=0.1)
+    assert {layer.name: set(vars(layer)) for layer in model.layers} == attributes
+    # The next call of the encoder is its first one in a graph.
+    autoencoder = kdx.build_autoencoder(model, tied=tied)
+    inner = keras.Model(model.inputs, model.get_layer("first").output)
+    assert inner.output_shape == (None, 4)
+    assert len(model._inbound_nodes) == 1
+    assert autoencoder.output_shape == (None, 6)
+
+
+def test_numbers_of_any_kind_are_noise():
+    for number in (np.float32(0.5), np.int64(1), 1):
+        autoencoder = kdx.build_autoencoder(encoder(), noise=number)
+        (noise,) = [layer for layer in autoencoder.layers if layer.name == "noise"]
+        assert type(noise.stddev) is float
+        keras.models.clone_model(autoencoder)

@@ -437,3 +437,75 @@ def test_numpy_ints_are_ints(number):
     config = model.layers[0].get_config()
     assert (type(config["units"]), config["units"]) == (int, 4)
     keras.models.model_from_json(model.to_json())
+
+
+# -- losses, metrics and optimizers of one's own ---------------------------------------------------------
+
+
+def test_one_hot_labels_train_as_integer_labels_do():
+    x, labels = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 3
+    weights = []
+    for targets, loss in ((labels, None), (np.eye(3)[labels], "categorical_crossentropy")):
+        model = kdx.dnn(3, [4], 3, seed=0, loss=loss)
+        history = model.fit(x, targets, epochs=2, shuffle=False, verbose=0).history
+        assert set(history) == {"loss", "accuracy"}
+        weights.append(model.get_weights())
+    for found, expected in zip(*weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_is_given_is_compiled_and_the_rest_follows_from_the_recipe():
+    optimizer = keras.optimizers.Adam(0.1)
+    model = kdx.dnn(3, [4], 1, task="regression", optimizer=optimizer, metrics=["mape"])
+    assert model.optimizer is optimizer
+    assert model.loss == "mse"
+    assert isinstance(kdx.dnn(3, [4], 1, optimizer="adam").optimizer, keras.optimizers.Adam)
+    found = kdx.dnn(3, [4], 1, task="regression", loss=keras.losses.Huber(), metrics=[])
+    assert isinstance(found.loss, keras.losses.Huber)
+    assert found.optimizer.global_clipnorm == kdx.recipe("default").clipnorm
+    x = np.ones((4, 3))
+    assert set(found.fit(x, x[:, :1], verbose=0).history) == {"loss"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"loss": "lossy"}, "lossy"),
+        ({"optimizer": "adamant"}, "adamant"),
+        ({"optimizer": "adam", "total_steps": 10}, "Leave it out"),
+    ],
+)
+def test_a_loss_or_optimizer_that_does_not_fit_is_an_error(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        kdx.dnn(3, [4], 2, **wrong)
+
+
+@pytest.mark.parametrize("labels", [np.array(["no", "yes"]), np.array([3, 5, 9])])
+def test_it_is_a_model_of_scikit_learns_classifiers(labels):
+    pytest.importorskip("sklearn")
+
+    def network(X, y, units):  # noqa: N803
+        loss = "categorical_crossentropy"
+        return kdx.dnn(X.shape[1], [units], y.shape[1], inputs=X, loss=loss, seed=0)
+
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    kinds = np.arange(60) % len(labels)
+    x, y = 5.0 * np.eye(3)[kinds] + rng.normal(size=(60, 3)), labels[kinds]
+    model = keras.wrappers.SKLearnClassifier(network, model_kwargs={"units": 8})
+    model.fit(x, y, epochs=30, verbose=0)
+    assert model.score(x, y) > 0.9
+    assert set(model.predict(x)) == set(labels)
+
+
+def test_it_is_a_model_of_scikit_learns_regressors():
+    pytest.importorskip("sklearn")
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    y = x @ [1.0, -0.5]
+
+    def network(X, y):  # noqa: N803
+        return kdx.dnn(X.shape[1], [8], 1, task="regression", seed=0)
+
+    keras.utils.set_random_seed(0)
+    model = keras.wrappers.SKLearnRegressor(network)
+    assert model.fit(x, y, epochs=40, verbose=0).score(x, y) > 0.8

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from transfer_models import assert_same, fit, flat, nested, subclassed, values
+from transfer_models import assert_same, fit, flat, nested, path, subclassed, values
 
 import keras_dnn_extras as kdx
 
@@ -150,6 +150,19 @@ def test_a_vocabulary_is_copied(mode, tmp_path):
     new = kdx.replace_head(model, L.Identity())
     x = tf.constant(["a c", "b d b"])
     np.testing.assert_array_equal(new(x), words(x))
+
+
+def test_a_layer_that_only_writes_files_of_its_own_is_copied():
+    class Noted(L.Layer):
+        def call(self, x):
+            return 2 * x
+
+        def save_assets(self, folder):
+            raise AssertionError("there is nothing that would read them")
+
+    model = keras.Sequential([keras.Input((2,)), Noted(), L.Dense(1)])
+    new = kdx.replace_head(model, L.Identity())
+    assert new.predict(np.ones((1, 2)), verbose=0).tolist() == [[2.0, 2.0]]
 
 
 def test_mixed_precision_is_kept():
@@ -302,3 +315,141 @@ def test_arguments_of_the_wrong_type_are_errors():
         kdx.replace_head(flat(), L.Dense(2), after=1)
     with pytest.raises(TypeError, match="freeze_body"):
         kdx.replace_head(flat(), L.Dense(2), freeze_body="yes")
+
+
+# -- layers without a known output, preprocessors, and heads that do not fit -----------------------------
+
+
+class Shapeless(L.Layer):
+    """Tells no shape of its outputs, as a wrapped module of PyTorch."""
+
+    def call(self, x):
+        return 2.0 * x
+
+    def compute_output_spec(self, *args, **kwargs):
+        raise NotImplementedError
+
+
+def shapeless():
+    model = keras.Sequential(
+        [keras.Input((6,)), L.Dense(4, name="inner"), Shapeless(name="body"), L.Dense(2)]
+    )
+    model(np.ones((1, 6), "float32"))
+    return model
+
+
+def of_torch():
+    import torch
+
+    net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4))
+    model = keras.Sequential([keras.Input((6,)), L.TorchModuleWrapper(net, name="body"), L.Dense(2)])
+    model(np.ones((2, 6), "float32"))
+    return model
+
+
+torch_only = pytest.mark.skipif(keras.backend.backend() != "torch", reason="modules of PyTorch")
+
+
+@pytest.mark.parametrize("make", [shapeless, pytest.param(of_torch, marks=torch_only)])
+@pytest.mark.parametrize("after", [None, "body"])
+def test_a_layer_that_tells_no_shape_is_named(make, after):
+    with pytest.raises(ValueError, match=r"'body', `(Shapeless|TorchModuleWrapper)`, does not tell"):
+        kdx.replace_head(make(), L.Dense(3), after=after)
+
+
+@torch_only
+def test_a_module_of_torch_that_tells_its_shape_is_copied_with_its_buffers():
+    import torch
+
+    class Wrapped(L.TorchModuleWrapper):
+        def compute_output_spec(self, *args, **kwargs):
+            return keras.KerasTensor((None, 4))
+
+    net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.BatchNorm1d(4))
+    model = keras.Sequential([keras.Input((6,)), Wrapped(net, name="body"), L.Dense(2)])
+    model.compile("sgd", "mse")
+    fit(model)
+    new = kdx.replace_head(model, L.Identity())
+    x = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    net.eval()
+    expected = net(torch.tensor(x)).detach().numpy()
+    net.train()
+    np.testing.assert_allclose(new.predict(x, verbose=0), expected, atol=1e-6)
+
+
+class Task(keras.Model):
+    """As the tasks of KerasHub: its `preprocessor` acts in `fit` and `predict`, and is not in the graph."""
+
+    def __init__(self, backbone, preprocessor=None, **kwargs):
+        super().__init__(backbone.inputs, L.Dense(2, name="logits")(backbone.outputs[0]), **kwargs)
+        self.backbone, self._preprocessor = backbone, preprocessor
+
+    @property
+    def preprocessor(self):
+        return self._preprocessor
+
+    @preprocessor.setter
+    def preprocessor(self, value):
+        self._preprocessor = value
+
+    def predict(self, x, **kwargs):
+        return super().predict(self.preprocessor(x) if self.preprocessor else x, **kwargs)
+
+    def get_config(self):
+        return {"backbone": keras.layers.serialize(self.backbone), "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.layers.deserialize(config["backbone"]), name=config["name"])
+
+
+def test_a_preprocessor_that_would_be_lost_is_an_error_with_both_ways_out():
+    inputs = keras.Input((6,))
+    backbone = keras.Model(inputs, L.Dense(4, name="features")(inputs), name="backbone")
+    task = Task(backbone, preprocessor=lambda words: np.array([[len(word)] * 6 for word in words]))
+    with pytest.raises(ValueError, match=r"its `preprocessor`.*replace_head\(model.backbone"):
+        kdx.replace_head(task, L.Dense(3))
+    x = task.preprocessor(["a", "abc"])
+    kernel, bias = backbone.layers[-1].get_weights()
+    assert kdx.replace_head(task.backbone, L.Identity(), after="features")(x).shape == (2, 4)
+    task.preprocessor = None
+    new = kdx.replace_head(task, L.Identity())
+    np.testing.assert_allclose(new.predict(x, verbose=0), x @ kernel + bias, rtol=1e-5)
+
+
+def test_a_preprocessor_in_the_graph_is_copied():
+    class WithScaling(keras.Model):
+        def __init__(self, **kwargs):
+            inputs, preprocessor = keras.Input((6,)), L.Rescaling(2.0)
+            super().__init__(inputs, L.Dense(2)(preprocessor(inputs)), name="scaled")
+            self.preprocessor = preprocessor
+
+    new = kdx.replace_head(WithScaling(), L.Identity())
+    assert new.predict(np.ones((1, 6)), verbose=0).tolist() == [[2.0] * 6]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("make", [flat, nested])
+def test_a_head_that_cannot_be_joined_keeps_its_name_and_is_in_no_graph(make, error):
+    class Failing(L.Layer):
+        def compute_output_spec(self, *args, **kwargs):
+            raise error("not this one")
+
+    model = make()
+    head = L.Dense(3)
+    head.name = "dense_9"
+    model.layers[-1 if make is nested else 0].name = "dense_9"
+    with pytest.raises(error, match="not this one"):
+        kdx.replace_head(model, [head, Failing()], after=path(model, "second"))
+    assert head.name == "dense_9"
+    inputs = keras.Input((5,))
+    outputs = head(inputs)
+    assert keras.Model(inputs, head.output).outputs[0] is outputs
+
+
+def test_a_layer_within_a_wrapper_is_no_place_to_cut_after():
+    inner = keras.Sequential([keras.Input((3,)), L.Dense(2, name="dense")], name="inner")
+    layers = [L.TimeDistributed(inner, name="steps"), L.Flatten(), L.Dense(1)]
+    model = keras.Sequential([keras.Input((2, 3)), *layers])
+    with pytest.raises(ValueError, match=r"'steps/inner/dense' is within a layer.*outer one"):
+        kdx.replace_head(model, L.Dense(1), after="steps/inner/dense")

@@ -1,6 +1,8 @@
 """ExponentialLR, PowerLR and PiecewiseConstantLR: against Keras, torch and what the weights show."""
 
+import copy
 import json
+import pickle
 import warnings
 
 import keras
@@ -250,6 +252,70 @@ def test_a_rate_of_zero_leaves_the_weights():
     model = truth.linear_model(keras.optimizers.SGD(0.1))
     fit(model, [kdx.PiecewiseConstantLR([1], [0.0, 0])])
     assert_same_weights(model, truth.initial_weights())
+
+
+WITH_A_RATE = {
+    "SGD": sgd,
+    "Nesterov": lambda: sgd(nesterov=True),
+    "decay": lambda: sgd(weight_decay=0.1),
+    "RMSprop": lambda: keras.optimizers.RMSprop(0.05, momentum=0.9),
+    "Adam": adam,
+    "AdamW": lambda: keras.optimizers.AdamW(0.05),
+    "Nadam": lambda: keras.optimizers.Nadam(0.05),
+    "Adamax": lambda: keras.optimizers.Adamax(0.05),
+    "Adagrad": lambda: keras.optimizers.Adagrad(0.05),
+    "Adadelta": lambda: keras.optimizers.Adadelta(0.05),
+    "Adafactor": lambda: keras.optimizers.Adafactor(0.05),
+    "Lamb": lambda: keras.optimizers.Lamb(0.05),
+    "Lion": lambda: keras.optimizers.Lion(0.05),
+    "Muon": lambda: keras.optimizers.Muon(0.05),
+}
+
+
+@pytest.mark.parametrize("name", WITH_A_RATE)
+def test_a_rate_of_exactly_0_in_some_updates_leaves_the_others_as_they_are(name):
+    make, callback = WITH_A_RATE[name], kdx.PiecewiseConstantLR([3, 5], [0.05, 0, 0.02], unit="update")
+    model = truth.linear_model(make())
+    fit(model, [callback], epochs=1)
+    rates = [0.05] * 3 + [0.0] * 2 + [0.02] * 5
+    assert_updates_had(rates, model, callback, make, epochs=1)
+
+
+@pytest.fixture
+def restored_floatx():
+    floatx = keras.config.floatx()
+    yield
+    keras.config.set_floatx(floatx)
+
+
+@pytest.mark.parametrize("of_all", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.usefixtures("restored_floatx")
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # JAX has float32 for it
+def test_it_holds_for_weights_of_every_dtype(dtype, of_all):
+    if of_all:
+        keras.config.set_floatx(dtype)
+    x, y = truth.data(BATCHES)
+    gradients = [of_batch[0].astype("float64") for of_batch in truth.gradients(x) * EPOCHS]
+    layer = keras.layers.Dense(truth.UNITS, kernel_initializer="ones", dtype=dtype)
+    model = keras.Sequential([keras.Input((truth.FEATURES,)), layer])
+    cycle = kdx.OneCycleScheduler(0.05)
+    cases = {kind: (make(), rates_of(kind)) for kind, (make, _) in KINDS.items()}
+    cases["OneCycleScheduler"] = cycle, kdx.OneCycle(0.05, TOTAL).curve(np.arange(TOTAL))
+    epsilon = max(2.0**-24, {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype, 0))
+    for callback, rates in cases.values():
+        model.compile(keras.optimizers.SGD(0.05), loss=truth.MeanOutput())
+        layer.kernel.assign(truth.initial_weights()[0])
+        monitor = kdx.GradientNormMonitor(on_problem="ignore")
+        fit(model, [callback] if dtype == "float64" else [callback, monitor], x, y)
+        np.testing.assert_allclose(callback.history["learning_rate"], rates, rtol=1e-12)
+        expected = 1 - sum(rate * g for rate, g in zip(rates, gradients, strict=True))
+        kernel = np.asarray(keras.ops.convert_to_numpy(layer.kernel), "float64")
+        # In each update the rate, the product and the sum of numbers up to 1.1 are rounded.
+        np.testing.assert_allclose(kernel, expected, rtol=0, atol=TOTAL * 2.5 * epsilon)
+    assert (
+        cases["ExponentialLR"][0].losses[0] == np.mean(x[:2] @ np.ones((truth.FEATURES, 1))) * truth.UNITS
+    )
 
 
 def test_the_first_update_that_is_applied_in_an_epoch_has_its_rate():
@@ -757,6 +823,23 @@ def test_the_rate_to_begin_with_is_the_decimal_number_that_the_optimizer_was_giv
     assert callback.rates[:2] == [0.1, 0.05]
 
 
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda callback: pickle.loads(pickle.dumps(callback))])
+@pytest.mark.parametrize("name", [*KINDS, "OneCycleScheduler"])
+def test_a_copy_of_a_callback_trains_like_it_and_does_not_hold_the_model(name, copy_of):
+    callback = OURS[name]() if name not in KINDS else KINDS[name][0]()
+    before, again = copy_of(callback), truth.linear_model(sgd())
+    fit(again, [callback])
+    after = copy_of(callback)  # as Keras Tuner takes them, before or after
+    assert after.history == callback.history
+    assert after.model is None
+    for copied in (before, after):
+        assert copied.get_config() == callback.get_config()
+        model = truth.linear_model(sgd())
+        fit(model, [copied])
+        assert copied.history == callback.history
+        assert_same_weights(model, again.get_weights())
+
+
 # -- refusals ------------------------------------------------------------------------------------------
 
 OURS = {
@@ -842,6 +925,7 @@ NUMBERS = [
     ("1", TypeError),
     (True, TypeError),
 ]
+NOT_IN_FLOAT32 = [(1e39, ValueError), (1e-46, ValueError)]
 BAD_ARGUMENTS = [
     *((kdx.ExponentialLR, "factor", {}, *bad) for bad in NUMBERS),
     *((kdx.ExponentialLR, "decay_rate", {"decay_steps": 5}, *bad) for bad in NUMBERS),
@@ -852,6 +936,10 @@ BAD_ARGUMENTS = [
     *((kdx.PowerLR, "decay_epochs", {}, *bad) for bad in NUMBERS),
     *((kdx.PowerLR, "power", {"decay_steps": 5}, *bad) for bad in NUMBERS[1:]),
     *((kdx.PowerLR, "initial_learning_rate", {"decay_steps": 5}, *bad) for bad in NUMBERS),
+    *((kdx.ExponentialLR, "factor", {}, *bad) for bad in NOT_IN_FLOAT32),
+    *((kdx.ExponentialLR, "initial_learning_rate", {"factor": 0.5}, *bad) for bad in NOT_IN_FLOAT32),
+    *((kdx.PowerLR, "decay_epochs", {}, *bad) for bad in NOT_IN_FLOAT32),
+    (kdx.PiecewiseConstantLR, "values", {"boundaries": [1]}, [0.1, 1e39], ValueError),
     (kdx.ExponentialLR, "staircase", {"decay_rate": 0.5, "decay_steps": 5}, 1, TypeError),
     (kdx.ExponentialLR, "verbose", {"factor": 0.5}, "yes", TypeError),
     (kdx.ExponentialLR, "decay_steps", {"factor": 0.5}, 5, ValueError),

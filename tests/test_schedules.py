@@ -1,6 +1,8 @@
 """PowerDecay and Warmup: against Keras, against torch, and in an optimizer."""
 
+import copy
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -219,6 +221,26 @@ def test_a_config_is_plain_and_makes_an_equal_schedule(name):
     np.testing.assert_array_equal(values_of(again), values_of(schedule))
 
 
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda schedule: pickle.loads(pickle.dumps(schedule))])
+@pytest.mark.parametrize("name", [*FILED, "OneCycle"])
+def test_a_copy_and_a_pickle_are_equal_schedules(name, copy_of):
+    schedule = kdx.OneCycle(0.1, 20, anneal="cosine") if name == "OneCycle" else FILED[name]()
+    again = copy_of(schedule)
+    assert type(again) is type(schedule)
+    assert again.get_config() == schedule.get_config()
+    np.testing.assert_array_equal(values_of(again), values_of(schedule))
+
+
+def test_the_largest_rates_and_longest_warmups_are_finite():
+    for schedule, step, value in (
+        (kdx.Warmup(3e38, 100), 50, 1.5e38),
+        (kdx.Warmup(0.1, 2**31 - 1), 2**30, 0.05),
+        (kdx.PowerDecay(3e38, 1e38, 1e300), 0, 3e38),
+        (kdx.OneCycle(3e38, 101, anneal="cosine", warmup_fraction=0.5, div_factor=1.0), 50, 3e38),
+    ):
+        np.testing.assert_allclose(values_of(schedule, [step]), [value], rtol=1e-6)
+
+
 # -- refusals ------------------------------------------------------------------------------------------
 
 BAD_ARGUMENTS = [
@@ -226,27 +248,33 @@ BAD_ARGUMENTS = [
     (kdx.PowerDecay, {"initial_learning_rate": -0.1}, ValueError),
     (kdx.PowerDecay, {"initial_learning_rate": float("nan")}, ValueError),
     (kdx.PowerDecay, {"initial_learning_rate": float("inf")}, ValueError),
+    (kdx.PowerDecay, {"initial_learning_rate": 1e39}, ValueError),
+    (kdx.PowerDecay, {"initial_learning_rate": 1e-46}, ValueError),
     (kdx.PowerDecay, {"initial_learning_rate": "0.1"}, TypeError),
     (kdx.PowerDecay, {"initial_learning_rate": None}, TypeError),
     (kdx.PowerDecay, {"initial_learning_rate": True}, TypeError),
     (kdx.PowerDecay, {"decay_steps": 0}, ValueError),
     (kdx.PowerDecay, {"decay_steps": float("inf")}, ValueError),
+    (kdx.PowerDecay, {"decay_steps": 1e-46}, ValueError),  # 0 / 0 in float32
     (kdx.PowerDecay, {"decay_steps": [1]}, TypeError),
     (kdx.PowerDecay, {"power": -1.0}, ValueError),
     (kdx.PowerDecay, {"power": float("nan")}, ValueError),
     (kdx.PowerDecay, {"power": None}, TypeError),
     (kdx.Warmup, {"schedule": 0.0}, ValueError),
     (kdx.Warmup, {"schedule": float("nan")}, ValueError),
+    (kdx.Warmup, {"schedule": 1e39}, ValueError),
     (kdx.Warmup, {"schedule": "0.1"}, TypeError),
     (kdx.Warmup, {"schedule": None}, TypeError),
     (kdx.Warmup, {"schedule": True}, TypeError),
     (kdx.Warmup, {"schedule": lambda step: 0.1}, TypeError),
     (kdx.Warmup, {"warmup_steps": -1}, ValueError),
+    (kdx.Warmup, {"warmup_steps": 2**31}, ValueError),
     (kdx.Warmup, {"warmup_steps": 2.5}, TypeError),
     (kdx.Warmup, {"warmup_steps": None}, TypeError),
     (kdx.Warmup, {"warmup_steps": True}, TypeError),
     (kdx.Warmup, {"start": -0.1}, ValueError),
     (kdx.Warmup, {"start": float("inf")}, ValueError),
+    (kdx.Warmup, {"start": 1e39}, ValueError),
     (kdx.Warmup, {"start": "0"}, TypeError),
 ]
 GOOD_ARGUMENTS = {

@@ -44,6 +44,11 @@ def test_what_was_counted_becomes_zero_and_nothing_else_moves(threshold):
     assert all((a == b).all() for a, b in zip(values(model), before, strict=True))
 
 
+def test_of_kernels_without_weights_none_is_zero():
+    found = kdx.sparsity(keras.Sequential([keras.Input((0,)), L.Dense(2)]))
+    assert (found.size, found.zeros, found.share, found.kernels[0].share) == (0, 0, 0.0, 0.0)
+
+
 def test_counting_changes_nothing():
     model = dense()
     before = values(model)

@@ -139,6 +139,139 @@ def test_train_on_batch_between_the_steps_moves_the_clock_and_nothing_else(rows,
     assert_weights(model, np.repeat(rates_of(total)[::2], 2), gradients)
 
 
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_loop_of_the_users_own_trains_by_train_on_batch(fitted):
+    model = truth.linear_model(SGD())
+    x, y = truth.data(BATCHES)
+    if fitted:
+        model.optimizer.learning_rate = 0.0
+        fit(model, [], epochs=1)
+    callbacks = keras.callbacks.CallbackList([cycle()], model=model, epochs=EPOCHS, steps=BATCHES)
+    callbacks.on_train_begin()
+    for epoch in range(EPOCHS):
+        callbacks.on_epoch_begin(epoch)
+        for batch in range(BATCHES):
+            rows = slice(2 * batch, 2 * batch + 2)
+            callbacks.on_train_batch_begin(batch)
+            model.train_on_batch(x[rows], y[rows])
+            callbacks.on_train_batch_end(batch)
+        callbacks.on_epoch_end(epoch)
+    callbacks.on_train_end()
+    assert_weights(model, rates_of(EPOCHS * BATCHES))
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_loop_that_is_left_does_not_harm_a_plain_fit(steps):
+    model = truth.linear_model(SGD(0.25))
+    x, y = truth.data(1)
+    callbacks = keras.callbacks.CallbackList([cycle()], model=model, epochs=1, steps=2)
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    callbacks.on_train_batch_begin(0)
+    for _ in range(steps):
+        model.train_on_batch(x, y)
+    model.set_weights(truth.initial_weights())
+    model.optimizer.learning_rate = 0.25
+    fit(model, [], epochs=1)
+    assert_weights(model, np.full(BATCHES, 0.25), truth.gradients(truth.data(BATCHES)[0]))
+
+
+def own_loop(model, callbacks, step):
+    """A loop that announces a batch in one function, and trains in another."""
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(0)
+    for batch in range(2):
+        callbacks.on_train_batch_begin(batch)
+        step(model)
+        callbacks.on_train_batch_end(batch)
+    callbacks.on_epoch_end(0)
+
+
+def test_a_loop_that_trains_in_another_function_is_refused_with_the_reason():
+    model = truth.linear_model(SGD(0.25))
+    callbacks = keras.callbacks.CallbackList([cycle()], model=model, epochs=1, steps=2)
+    with pytest.raises(RuntimeError, match="one and the same function"):
+        own_loop(model, callbacks, lambda model: model.train_on_batch(*truth.data(1)))
+
+
+DECAY = keras.optimizers.schedules.ExponentialDecay(0.25, 2, 0.5)
+NO_NUMBER = {
+    "a schedule": (lambda: SGD(DECAY), DECAY),
+    "a schedule of ours": (lambda: SGD(kdx.PowerDecay(0.25, 4)), kdx.PowerDecay(0.25, 4)),
+    "a callable": (lambda: SGD(lambda: 0.125), lambda i: 0.125),
+    "a scaled schedule": (
+        lambda: keras.optimizers.LossScaleOptimizer(SGD(DECAY), initial_scale=8.0),
+        DECAY,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBER)
+def test_callbacks_that_set_no_rate_work_with_every_rate(case):
+    make, rate = NO_NUMBER[case]
+    model = truth.linear_model(make())
+    monitor = kdx.GradientNormMonitor(update_ratios=True)
+    for _ in range(2):  # the second one asks what the first has left
+        model.set_weights(truth.initial_weights())
+        before = int(model.optimizer.iterations)
+        fit(model, [monitor], epochs=1)
+        rates = [float(keras.ops.convert_to_numpy(rate(i + before))) for i in range(BATCHES)]
+        assert_weights(model, rates, truth.gradients(truth.data(BATCHES)[0]))
+    assert len(monitor.history["gradient_norm"]) == BATCHES
+
+
+def test_layers_are_unfrozen_under_a_schedule():
+    model = truth.linear_model(SGD(DECAY))
+    model.add(keras.layers.Dense(truth.UNITS, kernel_initializer=keras.initializers.Identity()))
+    kdx.freeze(model, "linear")
+    fit(model, [kdx.GradualUnfreezing({1: "linear"})])
+    assert all(np.any(w != v) for w, v in zip(model.get_weights(), truth.initial_weights(), strict=False))
+
+
+@pytest.mark.skipif(not hasattr(keras.optimizers, "MultiOptimizer"), reason="Keras has none")
+@pytest.mark.parametrize(
+    "callback", [cycle, kdx.GradientNormMonitor, lambda: kdx.GradualUnfreezing({0: None})]
+)
+def test_several_optimizers_in_one_are_refused_at_the_start(callback):
+    model = truth.linear_model(keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(SGD(0.1))))
+    with pytest.raises(ValueError, match=r"one learning rate.*Received: optimizer=.*MultiOptimizer"):
+        fit(model, [callback()])
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"gradient_accumulation_steps": 2}, {"loss_scale": True}], ids=str
+)
+def test_an_optimizer_that_is_restored_in_mid_fit_is_no_second_writer(settings, tmp_path):
+    # As callbacks do that go back to the last good weights after a loss of NaN.
+    scaled = settings.pop("loss_scale", False)
+    optimizer = SGD(momentum=0.9, **settings)
+    model = truth.linear_model(keras.optimizers.LossScaleOptimizer(optimizer) if scaled else optimizer)
+    path, calls = tmp_path / "model.weights.h5", []
+
+    def save_and_restore(model):
+        calls.append(1)
+        if len(calls) == 3:
+            model.save_weights(path)
+        if len(calls) in (9, BATCHES + 4):
+            model.load_weights(path)
+
+    one_cycle = cycle(total_steps=2 * BATCHES)
+    fit(model, [one_cycle, hook(on_train_batch_end=save_and_restore)])
+    assert len(calls) == EPOCHS * BATCHES
+
+
+def test_a_callback_that_reads_the_rate_and_writes_it_back_is_no_second_writer():
+    def write_back(model):
+        optimizer = model.optimizer
+        optimizer.learning_rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        optimizer.momentum = float(optimizer.momentum)
+
+    model = truth.linear_model(SGD(momentum=0.9))
+    fit(model, [cycle(), hook(on_train_batch_end=write_back, on_epoch_begin=write_back)])
+    assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == EPOCHS * BATCHES
+
+
 class OwnList(keras.callbacks.CallbackList):
     def on_train_batch_begin(self, batch, logs=None):
         super().on_train_batch_begin(batch, logs)
@@ -259,6 +392,76 @@ def test_a_second_writer_within_a_nested_list_is_refused():
     nested = keras.callbacks.CallbackList([plateau], model=model, epochs=EPOCHS, steps=BATCHES)
     with pytest.raises(ValueError, match="ReduceLROnPlateau"):
         fit(model, [cycle(), nested])
+
+
+WRITES = {
+    "learning rate": lambda model: setattr(model.optimizer, "learning_rate", 1e-9),
+    "`momentum`": lambda model: setattr(model.optimizer, "momentum", 0.5),
+}
+
+
+@pytest.mark.parametrize("name", ["on_train_batch_begin", "on_train_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize("what", WRITES)
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_callback_of_the_users_own_that_writes_beside_ours_is_refused(what, name, ours_first):
+    model = truth.linear_model(SGD(momentum=0.9))
+    callbacks = [cycle(), hook(**{name: WRITES[what]})]
+    expected = rf"`OneCycleScheduler` and another callback both set the {what}.*callbacks=\[.*Hook"
+    with pytest.raises(ValueError, match=expected):
+        fit(model, callbacks if ours_first else callbacks[::-1])
+
+
+@pytest.mark.parametrize("batches", [1, BATCHES])
+def test_a_single_write_in_the_middle_of_an_epoch_is_refused_when_it_ends(batches):
+    calls = []
+
+    def write_once(model):
+        calls.append(1)
+        if len(calls) == -(-batches // 2):
+            model.optimizer.learning_rate = 1e-9
+
+    decay = kdx.ExponentialLR(0.9)
+    with pytest.raises(ValueError, match="`ExponentialLR` and another callback both set the learning rate"):
+        fit(truth.linear_model(SGD(0.1)), [decay, hook(on_train_batch_end=write_once)], batches)
+    assert len(calls) == batches
+
+
+def test_a_writer_is_refused_in_mid_epoch_where_values_are_exchanged(monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras.step_state._ROWS", 3)
+    calls = []
+    count_and_write = hook(
+        on_train_batch_begin=lambda model: calls.append(1) or WRITES["learning rate"](model)
+    )
+    with pytest.raises(ValueError, match="another callback both set the learning rate"):
+        fit(truth.linear_model(SGD(0.1)), [cycle(), count_and_write])
+    assert len(calls) <= 4
+
+
+@pytest.mark.parametrize("attribute", ["beta_1", "learning_rate"])
+def test_a_writer_beside_ours_is_refused_under_loss_scaling_too(attribute):
+    inner = keras.optimizers.Adam(0.1)
+    model = truth.linear_model(keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0))
+    write = hook(on_train_batch_end=lambda model: setattr(model.optimizer.inner_optimizer, attribute, 0.5))
+    with pytest.raises(ValueError, match=attribute.replace("_", ".")):
+        fit(model, [cycle(), write])
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="what plain Keras loses on JAX alone")
+def test_a_write_that_jax_loses_changes_nothing_and_is_not_seen():
+    model = truth.linear_model(SGD())
+    remembered = []  # not `self.model`, by which Keras brings the state of `fit` back
+    lost = hook(
+        on_train_begin=lambda model: remembered.append(model.optimizer),
+    )
+    lost.on_train_batch_begin = lambda batch, logs=None: setattr(remembered[0], "learning_rate", 1e-9)
+    fit(model, [cycle(), lost])
+    assert_weights(model, rates_of(EPOCHS * BATCHES))
+
+
+def test_a_momentum_that_is_left_alone_is_the_users_own():
+    model = truth.linear_model(SGD(momentum=0.9))
+    fit(model, [cycle(cycle_momentum=False), hook(on_train_batch_end=WRITES["`momentum`"])])
+    assert model.optimizer.momentum == 0.5
 
 
 def test_a_callback_that_is_listed_twice_is_refused():

@@ -11,6 +11,8 @@ import pytest
 import truth
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras import attributes
+from keras_dnn_extras.optimizer_state import rebuild
 from keras_dnn_extras.optimizers import Clock
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
@@ -208,6 +210,93 @@ def test_train_on_batch_after_an_exception_and_within_a_fit_is_plain():
     model.train_on_batch(*batch)
     kernel = truth.initial_weights()[0] - 0.125 * truth.gradients(batch[0])[0][0]
     np.testing.assert_array_equal(model.get_weights()[0], kernel)  # all exact in float32
+
+
+class InterruptAt:
+    """Counts calls, and raises in the one numbered `at`."""
+
+    def __init__(self, at, function):
+        self.left, self.function = at, function
+
+    def __call__(self, *arguments, **others):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.function(*arguments, **others)
+
+
+REBUILT = {
+    "Adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "an average and accumulation": lambda: keras.optimizers.SGD(
+        0.01, momentum=0.9, use_ema=True, gradient_accumulation_steps=2
+    ),
+    "Nadam, with a scalar of its own": lambda: keras.optimizers.Nadam(0.01),
+    "loss scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.RMSprop(0.01, momentum=0.9)),
+}
+
+
+@pytest.mark.parametrize("kind", REBUILT)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_interrupt_while_an_optimizer_is_rebuilt_leaves_it_as_it_was(at, kind):
+    optimizer = REBUILT[kind]()
+    weights = [keras.Variable(np.ones(shape), name=f"w{i}") for i, shape in enumerate([(2,), (3,), (4,)])]
+    optimizer.build(weights[:2])
+    optimizer.apply([keras.ops.ones((2,)), keras.ops.ones((3,))], weights[:2])
+    levels = [optimizer, getattr(optimizer, "inner_optimizer", optimizer)]
+    innermost = levels[-1]
+    before = [(dict(vars(o)), list(o.variables)) for o in levels]
+    values = [keras.ops.convert_to_numpy(v).copy() for v in optimizer.variables]
+    slot = innermost.add_variable_from_reference
+    innermost.add_variable_from_reference = InterruptAt(at, slot)
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(optimizer, weights)
+    del innermost.add_variable_from_reference
+    for level, (contents, variables) in zip(levels, before, strict=True):
+        assert vars(level).keys() == contents.keys()
+        assert all(vars(level)[name] is value for name, value in contents.items())
+        assert list(map(id, level.variables)) == list(map(id, variables))
+    for variable, value in zip(optimizer.variables, values, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    rebuild(optimizer, weights)  # and it can be done again
+    optimizer.apply([keras.ops.ones(w.shape) for w in weights], weights)
+    assert len(optimizer.variables) > len(values)
+
+
+def test_an_interrupt_between_entering_and_replacing_leaves_nothing_replaced():
+    class Thing:
+        pass
+
+    for line in range(20):  # as a signal may come after each line
+        thing, lines = Thing(), [line]
+        thing.method, unused = "own", "another"
+
+        def interrupt(frame, event, argument, lines=lines):
+            if frame.f_code.co_filename != attributes.__file__:
+                return None
+            if event == "line":
+                lines[0] -= 1
+                if lines[0] < 0:
+                    sys.settrace(None)
+                    raise KeyboardInterrupt
+            return interrupt
+
+        manager = attributes.replaced(thing, method=unused, added=1)
+        previous = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            manager.__enter__()
+        except KeyboardInterrupt:
+            assert vars(thing) == {"method": "own"}
+        else:
+            break
+        finally:
+            sys.settrace(previous)
+    else:
+        pytest.fail("the interrupts had no end")
+    assert line > 3
+    assert vars(thing) == {"method": "another", "added": 1}
+    manager.__exit__(None, None, None)
+    assert vars(thing) == {"method": "own"}
 
 
 # -- saving and resuming -------------------------------------------------------------------------------
@@ -413,7 +502,7 @@ def test_callbacks_that_share_an_optimizer_do_not_disturb_each_other(cycle_first
 def test_one_hyperparameter_cannot_be_driven_twice():
     class Driver(StepCallback):
         def take_part(self, step_state):
-            step_state.drive("beta_1", lambda i: 0.5 + 0 * i)
+            step_state.drive("beta_1", lambda i: 0.5 + 0 * i, lambda name: None)
 
     with pytest.raises(ValueError, match="`beta_1` is driven by another callback"):
         fit(make_model(), [Driver(), Driver()])
@@ -431,17 +520,30 @@ def test_a_step_that_does_not_use_the_optimizer_is_refused_not_ignored():
         fit(model, [one_cycle()])
 
 
-def test_an_unsupported_keras_is_refused_at_import():
-    script = (
-        "import keras; del keras.src.optimizers.base_optimizer.BaseOptimizer._backend_update_step\n"
-        "for k in keras.optimizers.Optimizer.__mro__:\n"
-        "    if '_backend_update_step' in vars(k): del k._backend_update_step\n"
-        "import keras_dnn_extras"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 1
-    assert "ImportError: keras_dnn_extras needs" in result.stderr
-    assert f"Received: keras=={keras.__version__}" in result.stderr
+def test_a_keras_without_an_internal_is_refused_by_the_fit_that_needs_it_and_by_nothing_else():
+    script = """
+        import keras, numpy as np
+        for kind in keras.optimizers.Optimizer.__mro__:
+            if "_use_weight_decay" in vars(kind):
+                del kind._use_weight_decay
+        import keras_dnn_extras as kdx
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="head")])
+        model.compile("sgd", "mse")
+        kdx.freeze(model)
+        kdx.unfreeze(model, "head")
+        assert kdx.fuse_batch_norm(model).model.count_params() == 8
+        for callback in (kdx.OneCycleScheduler(0.1), kdx.GradientNormMonitor()):
+            try:
+                model.fit(np.ones((4, 3)), np.ones((4, 2)), callbacks=[callback], verbose=0)
+            except RuntimeError as error:
+                print(error)
+    """
+    arguments = [sys.executable, "-c", textwrap.dedent(script)]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    for feature in ("OneCycleScheduler", "GradientNormMonitor"):
+        assert f"`{feature}` needs `Optimizer._use_weight_decay`, which this version" in result.stdout
+    assert result.stdout.count(f"Received: keras=={keras.__version__}") == 2
 
 
 def test_methods_that_a_user_put_on_the_instances_work_and_stay():

@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -97,6 +98,21 @@ def test_the_longest_descent_is_the_longest_of_all_subsequences():
         longest = max(map(len, descents))
         ends = {(places[0], places[-1]) for places in descents if len(places) == longest}
         assert suggestions._longest_descent(losses) in ends
+        assert suggestions._longest_descent(losses)[1] == min(last for _, last in ends)
+
+
+def test_a_count_of_one_is_told_in_the_singular():
+    assert "after 1 batch." in suggest(np.array([1.0, np.nan]))[1]
+    assert "there is 1 loss, and" in suggest(np.array([1.0]))[1]
+    assert "there are 2 losses, and" in suggest(np.array([1.0, 2.0]))[1]
+
+
+def test_many_losses_take_seconds_and_not_hours():
+    losses = np.linspace(1.0, 0.0, 50_000)
+    begun = time.perf_counter()
+    assert suggestions._longest_descent(losses) == (0, 49_999)
+    # By comparing each with each, 2.5e9 comparisons: half a minute or more. By bisection 0.1 s.
+    assert time.perf_counter() - begun < 5
 
 
 @pytest.mark.parametrize("curvature", [3.0, 30.0, 300.0])
@@ -166,6 +182,15 @@ def test_pure_noise_hardly_ever_looks_like_a_fall():
     # is known to 15% only, which makes 3.4 of 4, and 10 * 3.4e-4. Twice the expected 3.4, and a standard
     # error.
     assert fooled <= 9
+
+
+@pytest.mark.parametrize(("count", "in_level"), [(12, 3), (19, 3), (24, 4), (29, 5)])
+def test_the_level_is_the_median_of_as_many_losses_as_its_error_is_told_for(count, in_level, monkeypatch):
+    monkeypatch.setattr(suggestions, "_deviation", lambda _: 1.0)
+    smoothing = (1 - suggestions.BETA) / (1 + suggestions.BETA)  # the variance of a running mean
+    expected = np.sqrt(np.pi / 2 / in_level + smoothing)
+    assert suggestions._standard_error(np.ones(count)) == pytest.approx(expected, rel=1e-3)
+    assert suggestions._level(np.arange(count)) == (in_level - 1) / 2
 
 
 def test_noise_that_comes_with_the_rate_is_not_a_fall():

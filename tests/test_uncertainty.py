@@ -61,6 +61,45 @@ def test_calibration_error_by_hand():
     assert own == pytest.approx(sum(gaps) / 4, abs=ROUNDING)
 
 
+def test_the_lower_edge_belongs_to_a_bin_and_1_to_the_last():
+    # bins of 0.25: 0.5 and 0.7 share one, 0.75 and 1 the last
+    probabilities = [[0.5, 0.5], [0.7, 0.3], [0.75, 0.25], [1.0, 0.0]]
+    y_true = [0, 1, 1, 0]
+    expected = (abs(1 - (0.5 + 0.7)) + abs(1 - (0.75 + 1))) / 4
+    own = kdx.expected_calibration_error(y_true, probabilities, bins=4)
+    assert own == pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("bins", [2**31, 2**70, 10**400])
+def test_bins_that_are_empty_cost_nothing(bins):
+    # in a bin of its own each prediction is off by all that its probability lacks to 1, or by all of it
+    probabilities = random_probabilities(40, 3)
+    y_true = np.random.default_rng(1).integers(0, 3, 40)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y_true
+    own = kdx.expected_calibration_error(y_true, probabilities, bins=bins)
+    assert own == pytest.approx(np.abs(right - confidence).mean(), abs=ROUNDING)
+
+
+def test_two_classes_can_be_told_by_the_second_of_them():
+    second = random_probabilities(6, 5, 2)[..., 1]
+    found = kdx.entropy_decomposition(second[..., None])
+    expected = kdx.entropy_decomposition(np.stack([1 - second, second], axis=-1))
+    for name in ("total", "aleatoric", "epistemic"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=ROUNDING, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32", "bool"])
+def test_one_hot_labels_are_refused_with_argmax(dtype):
+    labels, probabilities = np.eye(3)[[0, 2, 1, 1]], random_probabilities(4, 3)
+    measures = (
+        *(kdx.expected_calibration_error, kdx.brier_score, kdx.negative_log_likelihood),
+        kdx.plot_reliability,
+    )
+    for measure in measures:
+        with pytest.raises(ValueError, match=r"argmax\(axis=-1\).*shape \(4, 3\)"):
+            measure(labels.astype(dtype), probabilities)
+
+
 def test_scores_are_those_of_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     probabilities = random_probabilities(50, 4)
