@@ -31,11 +31,8 @@ class NotInNumpyError(Exception):
     """A layer for which there is no NumPy here."""
 
 
-def array_program(model: keras.Model, rows: int) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+def array_program(model: keras.Model) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     """Return a function of arrays, in the order of the inputs, that computes the outputs of `model`, flat.
-
-    Args:
-        rows: length of the batch.
 
     Raises:
         NotInNumpyError: a layer is of another kind, or has other dtypes than the inputs.
@@ -43,15 +40,14 @@ def array_program(model: keras.Model, rows: int) -> Callable[[Sequence[np.ndarra
     graph = Graph.of(model)
     if graph is None:
         raise NotInNumpyError("the model has a `call` of its own")
-    return _Compiler(graph, rows).program()
+    return _Compiler(graph).program()
 
 
 class _Compiler:
     """Turns calls into steps, each of which takes and puts arrays at their places in a list."""
 
-    def __init__(self, graph: Graph, rows: int):
+    def __init__(self, graph: Graph):
         self._graph = graph
-        self._rows = rows
         self._outputs = values_of(graph.outputs)
         self._places = {value: place for place, value in enumerate(graph.inputs)}
         self._dtype = graph.inputs[0].dtype
@@ -187,11 +183,16 @@ class _Compiler:
         layer, source = call.operation, self._places[call.inputs[0]]
         if getattr(layer, "data_format", "channels_last") == "channels_first":
             raise NotInNumpyError(f"{layer.name!r} has its channels first")
-        shape = (self._rows, *call.outputs[0].shape[1:])
+        shape = call.outputs[0].shape[1:]
         if None in shape:
             raise NotInNumpyError(f"{layer.name!r} makes an axis of unknown length")
         target = self._put(call.outputs[0], call.inputs[0])
-        return lambda values: values.__setitem__(target, values[source].reshape(shape))
+
+        def step(values: list) -> None:
+            x = values[source]
+            values[target] = x.reshape(len(x), *shape)
+
+        return step
 
     def _join(self, call: Call) -> Step:
         layer, sources = call.operation, [self._places[value] for value in call.inputs]

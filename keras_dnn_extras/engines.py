@@ -1,13 +1,7 @@
 """What can run a model at inference: each engine an adapter from a model to a function of arrays."""
 
-import contextlib
-import importlib.util
-import logging
-import os
-import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import io
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,12 +10,9 @@ import numpy as np
 from keras import ops, tree
 
 from keras_dnn_extras.array_program import NotInNumpyError, array_program
-from keras_dnn_extras.signatures import Run, Signature
-from keras_dnn_extras.surgery import functional_of
-
-
-class EngineError(Exception):
-    """An engine is not there, or cannot run the model; says why."""
+from keras_dnn_extras.exported_engines import on_litert, on_onnxruntime
+from keras_dnn_extras.quiet import quiet
+from keras_dnn_extras.signatures import EngineError, Run, Signature, first_line
 
 
 def called(model: keras.Model, inputs: Any) -> Any:
@@ -41,44 +32,36 @@ def built_engine(name: str, model: keras.Model, signature: Signature) -> Run:
     if backend not in backends:
         raise EngineError(f"not with the {backend} backend")
     try:
-        with _quiet():
+        with quiet():
             return build(model, signature)
     except EngineError:
         raise
     except NotInNumpyError as error:
         raise EngineError(str(error)) from error
     except Exception as error:  # whatever a compiler or an exporter raises for a model it cannot take
-        raise EngineError(f"{type(error).__name__}: {_first_line(error)}") from error
+        raise EngineError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else "no message"
+class _Function:
+    """A model as a function of the values of its variables and of tensors, flat, to a list of tensors.
 
+    Attributes:
+        arrays: what the variables hold now. `constants()` returns them as new tensors.
+    """
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep back what compilers and exporters tell: an engine that fails is reported with its reason."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+    def __init__(self, model: keras.Model, signature: Signature):
+        self._model = model
+        self._signature = signature
+        self._variables = list(model.variables)
+        self.arrays = [np.array(ops.convert_to_numpy(variable)) for variable in self._variables]
 
+    def __call__(self, values: Sequence[Any], *tensors: Any) -> list:
+        with keras.StatelessScope(state_mapping=list(zip(self._variables, values, strict=True))):
+            return tree.flatten(called(self._model, self._signature.packed(tensors)))
 
-def _with_constants(model: keras.Model, signature: Signature) -> Callable:
-    """Return a function of tensors, flat, in which the weights are constants once it is traced."""
-    weights = [(v, np.array(ops.convert_to_numpy(v))) for v in model.variables]
-
-    def function(*tensors: Any) -> list:
-        constants = [(v, ops.convert_to_tensor(array, v.dtype)) for v, array in weights]
-        with keras.StatelessScope(state_mapping=constants):
-            return tree.flatten(called(model, signature.packed(tensors)))
-
-    return function
+    def constants(self) -> list:
+        pairs = zip(self.arrays, self._variables, strict=True)
+        return [ops.convert_to_tensor(array, variable.dtype) for array, variable in pairs]
 
 
 def rounding_of_products() -> float:
@@ -94,51 +77,54 @@ def rounding_of_products() -> float:
 
 
 def _on_numpy(model: keras.Model, signature: Signature) -> Run:
-    return array_program(model, signature.shapes[0][0])
+    return array_program(model)
 
 
 # -- TensorFlow -----------------------------------------------------------------------------------------
 
 
-def _graph_of(model: keras.Model, signature: Signature, jit_compile: bool) -> Any:
+# Private, and half the time: without it the call of a graph looks at its arguments in Python.
+_FAST_CALL = "call_flat"
+
+
+def _graph_of(function: Callable, signature: Signature, jit_compile: bool) -> Any:
     import tensorflow as tf
 
     specs = [tf.TensorSpec(*spec) for spec in zip(signature.shapes, signature.dtypes, strict=True)]
-    function = tf.function(
-        _with_constants(model, signature),
-        input_signature=specs,
-        autograph=False,
-        jit_compile=jit_compile or None,
-    )
-    graph = function.get_concrete_function()
+    traced = tf.function(function, input_signature=specs, autograph=False, jit_compile=jit_compile or None)
+    graph = traced.get_concrete_function()
     if graph.graph.variables:
         raise EngineError("a layer has a `tf.Variable` that Keras does not know, and that may change")
     return graph
 
 
 def _on_tensorflow_graph(model: keras.Model, signature: Signature) -> Run:
-    import tensorflow as tf
-
-    graph = _graph_of(model, signature, jit_compile=False)
-    if graph.captured_inputs:  # such as tables of strings
-        return lambda arrays: [np.asarray(y.numpy()) for y in graph(*map(tf.constant, arrays))]
-    dtypes = [output.dtype for output in graph.outputs]
-    call, constant = tf.raw_ops.StatefulPartitionedCall, tf.constant
-    # A third of what a call of the graph itself takes, which looks at its arguments in Python.
-    return lambda arrays: [
-        np.asarray(y.numpy()) for y in call(args=[constant(x) for x in arrays], Tout=dtypes, f=graph)
-    ]
+    function = _Function(model, signature)
+    # Constants: TensorFlow lays them out anew for its kernels, once.
+    graph = _graph_of(lambda *tensors: function(function.constants(), *tensors), signature, False)
+    return _called_directly(graph)
 
 
 def _on_tensorflow_xla(model: keras.Model, signature: Signature) -> Run:
+    signature.fixed_shapes()
+    function = _Function(model, signature)
+    # Arguments: TensorFlow keeps for ever what XLA has compiled, with the constants in it.
+    values = function.constants()
+    return _called_directly(_graph_of(lambda *tensors: function(values, *tensors), signature, True))
+
+
+def _called_directly(graph: Any) -> Run:
+    """Return a function of arrays that calls a graph.
+
+    The operation `StatefulPartitionedCall` is faster, and keeps for ever what it has called.
+    """
     import tensorflow as tf
 
-    graph, constant = _graph_of(model, signature, jit_compile=True), tf.constant
-    # Private, and half the time: without it the call looks at its arguments in Python.
-    inner = getattr(getattr(graph, "_inference_function", None), "call_flat", None)
-    if inner is None or graph.captured_inputs:
-        inner = graph
-    return lambda arrays: [np.asarray(y.numpy()) for y in inner(*[constant(x) for x in arrays])]
+    constant, captured = tf.constant, graph.captured_inputs
+    call = getattr(getattr(graph, "_inference_function", None), _FAST_CALL, None)
+    if call is None:
+        return lambda arrays: [np.asarray(y.numpy()) for y in graph(*map(constant, arrays))]
+    return lambda arrays: [np.asarray(y.numpy()) for y in call(*map(constant, arrays), *captured)]
 
 
 # -- JAX ------------------------------------------------------------------------------------------------
@@ -147,10 +133,17 @@ def _on_tensorflow_xla(model: keras.Model, signature: Signature) -> Run:
 def _on_jax(model: keras.Model, signature: Signature) -> Run:
     import jax
 
+    function = _Function(model, signature)
     dtypes = [jax.dtypes.canonicalize_dtype(dtype) for dtype in signature.dtypes]
+    if signature.is_flexible:  # compiled for each shape when it comes, with one copy of the weights
+        values, jitted = function.constants(), jax.jit(function)
+        return lambda arrays: [
+            np.array(y) for y in jitted(values, *(x.astype(d) for x, d in zip(arrays, dtypes, strict=True)))
+        ]
     specs = [jax.ShapeDtypeStruct(*spec) for spec in zip(signature.shapes, dtypes, strict=True)]
     # Constants: as arguments the weights would be looked at in each call.
-    executable = jax.jit(_with_constants(model, signature)).lower(*specs).compile()
+    fixed = jax.jit(lambda *tensors: function(function.constants(), *tensors))
+    executable = fixed.lower(*specs).compile()
     if list(map(np.dtype, signature.dtypes)) == dtypes:
         return lambda arrays: [np.array(y) for y in executable(*arrays)]
     return lambda arrays: [
@@ -161,29 +154,42 @@ def _on_jax(model: keras.Model, signature: Signature) -> Run:
 # -- PyTorch --------------------------------------------------------------------------------------------
 
 
-def _on_torch(model: keras.Model, signature: Signature) -> Run:
+def _torch_tensors() -> Callable[[Sequence[np.ndarray]], list]:
+    """Return what turns arrays into tensors where Keras has its own."""
     import torch
-    from keras.src.backend.torch.core import get_device
 
-    function, device = _with_constants(model, signature), get_device()
-
-    kinds: list[Any] = []
-
-    class Module(torch.nn.Module):
-        def forward(self, *tensors: Any) -> tuple:
-            found = function(*tensors)
-            kinds[:] = [ml_dtypes.bfloat16 if y.dtype is torch.bfloat16 else None for y in found]
-            return tuple(y.float() if y.dtype is torch.bfloat16 else y for y in found)
+    device = ops.convert_to_tensor(np.zeros(())).device
 
     def tensors_of(arrays: Sequence[np.ndarray]) -> list:
         # `from_numpy` takes neither arrays that cannot be written nor negative strides.
-        found = [torch.from_numpy(x if x.flags.carray else x.copy()) for x in arrays]
-        return found if device == "cpu" else [x.to(device) for x in found]
+        tensors = [torch.from_numpy(x if x.flags.carray else x.copy()) for x in arrays]
+        return tensors if device.type == "cpu" else [x.to(device) for x in tensors]
 
-    examples = [np.zeros(*spec) for spec in zip(signature.shapes, signature.dtypes, strict=True)]
+    return tensors_of
+
+
+def _on_torch_trace(model: keras.Model, signature: Signature) -> Run:
+    import torch
+
+    shapes = signature.fixed_shapes()
+    function, tensors_of = _Function(model, signature), _torch_tensors()
+    kinds: list[Any] = []
+
+    class Module(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            for i, tensor in enumerate(function.constants()):
+                self.register_buffer(f"value_{i}", tensor)
+
+        def forward(self, *tensors: Any) -> tuple:
+            outputs = function(list(self.buffers()), *tensors)
+            kinds[:] = [ml_dtypes.bfloat16 if y.dtype is torch.bfloat16 else None for y in outputs]
+            return tuple(y.float() if y.dtype is torch.bfloat16 else y for y in outputs)
+
+    examples = [np.zeros(*spec) for spec in zip(shapes, signature.dtypes, strict=True)]
     with torch.inference_mode(False), torch.no_grad():
         traced = torch.jit.trace(Module().eval(), tuple(tensors_of(examples)), check_trace=False)
-        traced = torch.jit.freeze(traced)
+        traced = torch.jit.freeze(_with_code_of_its_own(traced))
 
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         with torch.inference_mode():
@@ -195,74 +201,30 @@ def _on_torch(model: keras.Model, signature: Signature) -> Run:
     return lambda arrays: [y.astype(kind or y.dtype) for y, kind in zip(run(arrays), kinds, strict=True)]
 
 
-# -- exported files -------------------------------------------------------------------------------------
+def _with_code_of_its_own(traced: Any) -> Any:
+    """Return a copy whose code goes with it: PyTorch keeps for ever what it has traced or frozen itself."""
+    import torch
+
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    return torch.jit.load(file).eval()
 
 
-def _exported(model: keras.Model, signature: Signature, suffix: str, kind: str) -> bytes:
-    if functional_of(model) is None:
-        raise EngineError("only functional and sequential models are exported")
-    specs = zip(model.inputs, signature.shapes, signature.dtypes, strict=True)
-    flat = [keras.InputSpec(shape=s, dtype=d, name=tensor.name) for tensor, s, d in specs]
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, f"model{suffix}")
-        with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
-            model.export(path, format=kind, verbose=False, input_signature=[signature.packed(flat)])
-        with open(path, "rb") as file:
-            return file.read()
+def _on_torch_eager(model: keras.Model, signature: Signature) -> Run:
+    import torch
 
-
-def _check_installed(*modules: str) -> None:
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineError(f"not installed: {', '.join(missing)}")
-
-
-def _on_onnxruntime(model: keras.Model, signature: Signature) -> Run:
-    exporter = {"tensorflow": "tf2onnx", "jax": "jax2onnx", "torch": "onnxscript"}
-    _check_installed("onnxruntime", "onnx", exporter[keras.backend.backend()])
-    import onnxruntime
-
-    content = _exported(model, signature, ".onnx", "onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in session.get_inputs()]
-    own = [tensor.name for tensor in model.inputs]
-    names = own if set(own) == set(names) else names  # else in the order of the inputs
-    return lambda arrays: [np.asarray(y) for y in session.run(None, dict(zip(names, arrays, strict=True)))]
-
-
-def _on_litert(model: keras.Model, signature: Signature) -> Run:
-    exporter = {"torch": ["litert_torch"]}.get(keras.backend.backend(), [])
-    _check_installed("ai_edge_litert", *exporter)
-    from ai_edge_litert.interpreter import Interpreter
-
-    content = _exported(model, signature, ".tflite", "litert")
-    names = [tensor.name for tensor in model.inputs]
-    interpreters = threading.local()  # each has the arrays of one run at a time
+    function, tensors_of = _Function(model, signature), _torch_tensors()
+    values = function.constants()
 
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        if not hasattr(interpreters, "mine"):
-            interpreters.mine = Interpreter(model_content=content)
-            interpreters.mine.allocate_tensors()
-            interpreters.places = _places(interpreters.mine, names)
-        interpreter, (given, made) = interpreters.mine, interpreters.places
-        for place, array in zip(given, arrays, strict=True):
-            interpreter.set_tensor(place, array)
-        interpreter.invoke()
-        return [interpreter.get_tensor(place) for place in made]
+        with torch.no_grad():  # not `inference_mode`: a layer may keep a tensor that it trains with later
+            return [np.array(ops.convert_to_numpy(y)) for y in function(values, *tensors_of(arrays))]
 
     return run
 
 
-def _places(interpreter: Any, names: list[str]) -> tuple[list[int], list[int]]:
-    """Return where inputs and outputs are, by their names: the order is another one than Keras's."""
-    signature = interpreter.get_signature_runner()
-    given, made = signature.get_input_details(), signature.get_output_details()
-    if set(given) != set(names):
-        raise EngineError(f"its inputs are {', '.join(given)}, not {', '.join(names)}")
-    in_order = sorted(made, key=lambda name: (len(name), name))  # output_2 before output_10
-    return [given[name]["index"] for name in names], [made[name]["index"] for name in in_order]
+# -- all ------------------------------------------------------------------------------------------------
 
 
 def _xla(model: keras.Model, signature: Signature) -> Run:
@@ -275,8 +237,9 @@ ENGINES: dict[str, tuple[tuple[str, ...], Callable[[keras.Model, Signature], Run
     "numpy": (_ALL, _on_numpy),
     "graph": (("tensorflow",), _on_tensorflow_graph),
     "xla": (("tensorflow", "jax"), _xla),
-    "trace": (("torch",), _on_torch),
-    "onnxruntime": (_ALL, _on_onnxruntime),
-    "litert": (("tensorflow", "torch"), _on_litert),
+    "trace": (("torch",), _on_torch_trace),
+    "eager": (("torch",), _on_torch_eager),
+    "onnxruntime": (_ALL, on_onnxruntime),
+    "litert": (("tensorflow", "torch"), on_litert),
 }
 """The backends that each engine works with, and what builds it."""

@@ -1,6 +1,7 @@
 """Whether two models compute the same: on random inputs, as far as their dtypes can tell."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -197,12 +198,16 @@ def _compiled_on_jax(function: Callable[[list, list], list]) -> Callable[[list, 
     return run
 
 
+# What is switched below is switched for the whole process: threads that overlap would put it back wrongly.
+_ONE_AT_A_TIME = threading.RLock()
+
+
 @contextlib.contextmanager
 def no_trace() -> Iterator[keras.StatelessScope]:
     """Compute without a trace in the model: states of recurrent layers, seeds and gradients stay."""
     precise = {"tensorflow": _on_tensorflow, "jax": _on_jax, "torch": _on_torch}
     scope = keras.StatelessScope()
-    with scope, precise.get(keras.backend.backend(), contextlib.nullcontext)():
+    with _ONE_AT_A_TIME, scope, precise.get(keras.backend.backend(), contextlib.nullcontext)():
         yield scope
 
 

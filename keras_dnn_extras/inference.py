@@ -1,65 +1,23 @@
 """Models compiled for the latency of single calls: fused, of one signature, on the fastest engine."""
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from numbers import Integral
 from typing import Any
 
 import keras
-import numpy as np
-from keras import tree
 
-from keras_dnn_extras import equivalence
+from keras_dnn_extras import engines
+from keras_dnn_extras.agreement import DrawsError, Truth
 from keras_dnn_extras.arguments import check_positive
-from keras_dnn_extras.engines import ENGINES, EngineError, built_engine, called, rounding_of_products
+from keras_dnn_extras.batches import batches
+from keras_dnn_extras.bench import Bench, Candidates, Latency
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import active_layers
-from keras_dnn_extras.signatures import Run, Signature, caller, signature_of
+from keras_dnn_extras.mc_conversion import active_layers, to_deterministic
+from keras_dnn_extras.memory import check_memory
+from keras_dnn_extras.sample_data import checked_inputs
+from keras_dnn_extras.signatures import Signature, signature_of
 from keras_dnn_extras.surgery import Level, functional_of
-
-_SEEDS = (0, 1, 2)  # of the random inputs
-_WARM_UP = 0.2  # seconds, and at least three calls: torch optimizes a trace in its first ones
-_ROUNDS = 15  # of turns that the engines take
-_TURN = 0.002  # seconds, and at least one call
-_MEASURED = 0.5  # seconds of calls of the engine that was chosen
-_CALLS = (30, 2000)  # the least and the most of them
-_MC = "Call `mc_predict`, which draws samples, or convert the model with `to_deterministic`."
-
-
-@dataclass(frozen=True)
-class Latency:
-    """How long calls take, in seconds.
-
-    Attributes:
-        p50: half of the calls took no longer.
-        p99: 99 of 100 calls took no longer.
-    """
-
-    p50: float
-    p99: float
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Which engines there were: `str(candidates)` is a table.
-
-    Attributes:
-        measured: dict of name and median of a call in seconds, of those that can run the model; of the one
-            that was asked for.
-        left_out: dict of name and reason of the others.
-    """
-
-    measured: dict[str, float]
-    left_out: dict[str, str]
-
-    def __str__(self) -> str:
-        fastest = sorted(self.measured.items(), key=lambda item: item[1])
-        rows = [(name, f"{1e6 * seconds:.0f} us") for name, seconds in fastest]
-        rows += self.left_out.items()
-        width = max((len(name) for name, _ in rows), default=0)
-        return "\n".join(f"{name:<{width}}  {what}" for name, what in rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,17 +26,18 @@ class CompiledModel:
 
     It takes arrays in the structure of the model's inputs, of exactly `batch_size` rows and the model's
     dtypes, and returns new arrays in the structure of its outputs. Several threads may call it at once.
+    What the engine holds is released with it.
 
     Attributes:
         engine: the name of what runs it.
-        batch_size: int, the rows of each call.
+        batch_size: int, the rows of each call, or None for any number.
         latency: a `Latency`, of calls one after the other on this machine, after warming up.
         candidates: a `Candidates`, what else there was.
         report: the `FusionReport`, or None where the model was compiled as it is.
     """
 
     engine: str
-    batch_size: int
+    batch_size: int | None
     latency: Latency
     candidates: Candidates
     report: FusionReport | None
@@ -92,7 +51,7 @@ class CompiledModel:
 
 
 def compile_for_inference(
-    model: keras.Model, *, batch_size: int = 1, engine: str = "auto"
+    model: keras.Model, *, batch_size: int | None = 1, engine: str = "auto", inputs: Any = None
 ) -> CompiledModel:
     """Return a function of NumPy arrays that computes `model` in inference mode, with low latency.
 
@@ -103,27 +62,35 @@ def compile_for_inference(
     - `"graph"`, with TensorFlow: its graph, where it fuses convolution, bias and activation.
     - `"xla"`, with TensorFlow and JAX: compiled ahead by XLA.
     - `"trace"`, with PyTorch: TorchScript, frozen, in `inference_mode`.
+    - `"eager"`, with PyTorch: the layers one after the other.
     - `"onnxruntime"`, `"litert"`: where they are installed, and Keras can export the model to them.
 
-    Each engine is compared with `model` on random inputs, as far as rounding allows, and warmed up. Engines
-    take turns while they are measured. The weights are those of the time of compiling: neither
-    training `model` later nor calls of the result change the other. Some engines look whether indices, as
-    into an `Embedding`, are in range, and others do not.
+    Each engine is compared with `model`, as far as rounding allows, on `inputs` or on random ones that look
+    like data, and warmed up. Engines take turns while they are measured. The weights are those of the time
+    of compiling: neither training `model` later nor calls of the result change the other. Some engines look
+    whether indices, as into an `Embedding`, are in range, and others do not.
+
+    Any number of rows, and any length where the model has a length of None, go through `"numpy"`,
+    `"graph"`, `"eager"`, and on JAX through `"xla"`, which compiles anew in the first call of each shape.
 
     Args:
         model: a Keras model that is built; functional and sequential models are fused, others are compiled
             as they are. It is not changed.
-        batch_size: int > 0, the rows of each call.
+        batch_size: int > 0, the rows of each call, or None for any number.
         engine: `"auto"` or the name of an engine.
+        inputs: sample data, a few rows of what `model.predict` takes, to compare and measure engines on.
+            Needed for lengths of None, and for models of a `call` of their own that take integers or
+            several arguments. At most 32 rows are looked at.
 
     Returns:
         A `CompiledModel`: call it with arrays. It has `.engine`, `.latency`, `.batch_size`, `.candidates`
         and `.report`.
 
     Raises:
-        ValueError: an argument is out of its range; the model is not built, has inputs of flexible shape,
-            or of strings or sparse tensors, draws random numbers or keeps states between calls; the engine
-            is not there, cannot run the model or computes something else.
+        ValueError: an argument is out of its range, or a batch too large for the memory; the model is not
+            built, has inputs of flexible shape and no `inputs` are given, or of strings or sparse tensors,
+            draws random numbers or keeps states between calls; the engine is not there, cannot run the
+            model or computes something else.
         TypeError: an argument is of the wrong type.
 
     Example:
@@ -140,26 +107,62 @@ def compile_for_inference(
         Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
         Inference, 2018, section 3.2 (https://arxiv.org/abs/1712.05877).
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
-    check_positive("batch_size", batch_size, Integral)
-    if not isinstance(engine, str):
-        raise TypeError(f"Expected `engine` to be a string. Received: engine={engine!r}")
-    if engine not in ("auto", *ENGINES):
-        names = ", ".join(f'"{name}"' for name in ("auto", *ENGINES))
-        raise ValueError(f"Expected `engine` to be one of {names}. Received: engine={engine!r}")
-    signature = signature_of(model, int(batch_size))
+    _check_arguments(model, batch_size, engine)
+    rows = None if batch_size is None else int(batch_size)
+    sample = None if inputs is None else _sample(model, inputs)
+    signature = signature_of(model, rows, sample)
+    check_memory(model, signature)
     _check_no_states(model)
     _check_no_dropout(model)
-    truth = _Truth(model, signature)
-    fused, report = _fused(model)
-    bench = _Bench(fused, signature, truth)
-    return bench.compiled(engine, int(batch_size), report)
+    flat = None if sample is None else keras.tree.flatten(sample)
+    truth = _truth(model, signature, flat)
+    fused, report = _fused(model, inputs)
+    name, call, latency, candidates = Bench(fused, signature, truth).chosen(engine)
+    return CompiledModel(name, rows, latency, candidates, report, call)
 
 
-def _fused(model: keras.Model) -> tuple[keras.Model, FusionReport | None]:
+def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    if batch_size is not None:
+        check_positive("batch_size", batch_size, Integral)
+    if not isinstance(engine, str):
+        raise TypeError(f"Expected `engine` to be a string. Received: engine={engine!r}")
+    if engine not in ("auto", *engines.ENGINES):
+        names = ", ".join(f'"{name}"' for name in ("auto", *engines.ENGINES))
+        raise ValueError(f"Expected `engine` to be one of {names}. Received: engine={engine!r}")
+
+
+def _sample(model: keras.Model, inputs: Any) -> Any:
+    """Return sample data as arrays: flat, or in its own structure for a model of a `call` of its own."""
+    if functional_of(model) is not None:
+        return checked_inputs(model, inputs)
+    sample = next(batches(inputs, 32), None)
+    if sample is None or not all(array.size for array in keras.tree.flatten(sample)):
+        raise ValueError(f"Expected `inputs` to have one row at least. Received: inputs={inputs!r}")
+    return sample
+
+
+def _truth(model: keras.Model, signature: Signature, sample: list | None) -> Truth:
+    def draws(copy: keras.Model) -> bool:
+        try:
+            Truth(copy, signature, sample)
+        except DrawsError:
+            return True
+        return False
+
     try:
-        result = fuse_batch_norm(model)
+        return Truth(model, signature, sample)
+    except DrawsError as error:
+        raise ValueError(
+            "Two calls of the model gave different outputs: it draws random numbers at inference, or "
+            f"changes variables. {_way_out(model, draws)} Received: model={model}"
+        ) from error
+
+
+def _fused(model: keras.Model, inputs: Any) -> tuple[keras.Model, FusionReport | None]:
+    try:
+        result = fuse_batch_norm(model, inputs=inputs)
     except ValueError:  # as its code is its own, or layers cannot be made anew
         return model, None
     return result.model, result.report
@@ -181,8 +184,10 @@ def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
     layers = [layer.name for layer in active_layers(model)]
     if layers:
+        way_out = _way_out(model, lambda copy: bool(active_layers(copy)))
         raise ValueError(
-            f"The model draws random numbers at inference. {_MC} Received: model={model}, layers={layers}"
+            f"The model draws random numbers at inference. {way_out} "
+            f"Received: model={model}, layers={layers}"
         )
     level = Level.of(model)
     for call in level.calls if level is not None else []:
@@ -191,170 +196,22 @@ def _check_no_dropout(model: keras.Model) -> None:
         if call.kwargs.get("training") and _has_dropout(call.operation):
             raise ValueError(
                 f"The layer {call.operation.name!r} is called with `training=True`, which Keras ignores at "
-                f"inference. {_MC} Received: model={model}"
+                "inference. For samples call `mc_predict`. For one answer build the model without "
+                f"`training=True`. Received: model={model}"
             )
+
+
+def _way_out(model: keras.Model, draws: Callable[[keras.Model], bool]) -> str:
+    """Return what can be done with a model that draws: `to_deterministic` where its result does not."""
+    try:
+        helps = not draws(to_deterministic(model))
+    except ValueError:  # it cannot convert the model
+        helps = False
+    if helps:
+        return "Call `mc_predict`, which draws samples, or compile `to_deterministic(model)`."
+    return "Build the model without the layer that does so."
 
 
 def _has_dropout(layer: Any) -> bool:
     rates = ("rate", "dropout", "recurrent_dropout")
     return any(getattr(part, name, 0) for part in layer._flatten_layers() for name in rates)
-
-
-class _Truth:
-    """What the model computes of random inputs."""
-
-    def __init__(self, model: keras.Model, signature: Signature):
-        self._model = model
-        specs = zip(signature.shapes, signature.dtypes, strict=True)
-        tensors = [keras.KerasTensor(*spec) for spec in specs]
-        self.inputs = [equivalence.random_inputs(tensors, 1, seed) for seed in _SEEDS]
-        self.structure: Any = None
-        dtypes = [layer.compute_dtype for layer in model._flatten_layers()]
-        self._dtypes = [dtype for dtype in dtypes if dtype in equivalence.ROUNDING]
-        self._rounding = max(equivalence.tolerance(self._dtypes), rounding_of_products())
-        self._outputs = [self._computed(arrays, signature) for arrays in self.inputs]
-
-    def _computed(self, arrays: list, signature: Signature) -> list[np.ndarray]:
-        tensors = [keras.ops.convert_to_tensor(x) for x in arrays]
-
-        def compute() -> Any:
-            found = called(self._model, signature.packed(tensors))
-            return tree.map_structure(lambda y: np.asarray(keras.ops.convert_to_numpy(y)), found)
-
-        with equivalence.no_trace():  # in which seeds move on from the first call to the second
-            found = compute()
-            if self.structure is None:
-                self._check_repeats(found, compute())
-                self.structure = found
-        return tree.flatten(found)
-
-    def _check_repeats(self, first: Any, second: Any) -> None:
-        flat = [_comparable(tree.flatten(found)) for found in (first, second)]
-        if not all(error <= self._rounding for error in equivalence.relative_errors(*flat)):
-            raise ValueError(
-                "Two calls of the model gave different outputs: it draws random numbers at inference, or "
-                f"changes variables. {_MC} Received: model={self._model}"
-            )
-
-    def check(self, run: Run) -> None:
-        """Raise unless an engine computes the same, as far as rounding allows."""
-        for arrays, expected in zip(self.inputs, self._outputs, strict=True):
-            with equivalence.no_trace():
-                found = run(arrays)
-            for array, other in zip(found, expected, strict=True):
-                if array.shape != other.shape or array.dtype != other.dtype:
-                    raise EngineError(
-                        f"its output is of shape {array.shape} and dtype {array.dtype}, not {other.shape} "
-                        f"and {other.dtype}"
-                    )
-            errors = equivalence.relative_errors(*map(_comparable, (found, expected)))
-            if all(error <= self._rounding for error in errors):
-                continue
-            for error, limit in zip(errors, self._limits(arrays), strict=True):
-                if not error <= limit:
-                    raise EngineError(
-                        f"its outputs differ from the model's by {error:.1e} of the largest, which is more "
-                        "than rounding does"
-                    )
-
-    def _limits(self, arrays: list) -> list[float]:
-        """Return what errors may be where the model itself makes much of one rounding of its weights."""
-        functional = functional_of(self._model)
-        if functional is None:
-            return [self._rounding] * len(tree.flatten(self.structure))
-        prober = equivalence.Prober(functional.inputs, tree.flatten(functional._outputs_struct))
-        coarsest = max(self._dtypes, key=equivalence.ROUNDING.__getitem__, default="float32")
-        return [max(self._rounding, 4 * noise) for noise in prober.noise(arrays, coarsest)]
-
-
-def _comparable(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    return [array.astype("float32") if str(array.dtype) == "bfloat16" else array for array in arrays]
-
-
-# -- choosing and measuring -----------------------------------------------------------------------------
-
-
-class _Bench:
-    """Builds engines, compares them with the model, and measures them."""
-
-    def __init__(self, model: keras.Model, signature: Signature, truth: _Truth):
-        self._model = model
-        self._signature = signature
-        self._truth = truth
-
-    def compiled(self, engine: str, batch_size: int, report: FusionReport | None) -> CompiledModel:
-        calls, left_out = self._calls([engine] if engine != "auto" else list(ENGINES))
-        if not calls:
-            raise ValueError(self._refusal(engine, left_out))
-        example = self._signature.packed(self._truth.inputs[0])
-        for call in calls.values():
-            _warm_up(call, example)
-        medians = _medians(calls, example)
-        chosen = min(medians, key=medians.__getitem__)
-        call = calls[chosen]
-        latency = _latency(call, example)
-        return CompiledModel(chosen, batch_size, latency, Candidates(medians, left_out), report, call)
-
-    def _calls(self, names: list[str]) -> tuple[dict[str, Callable], dict[str, str]]:
-        calls, left_out = {}, {}
-        for name in names:
-            try:
-                run = built_engine(name, self._model, self._signature)
-                self._check(run)
-                calls[name] = caller(run, self._signature, self._truth.structure)
-            except EngineError as error:
-                left_out[name] = f"left out: {error}"
-        return calls, left_out
-
-    def _check(self, run: Run) -> None:
-        try:
-            self._truth.check(run)
-        except EngineError:
-            raise
-        except Exception as error:  # of a runtime that cannot run what it compiled
-            raise EngineError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}") from error
-
-    def _refusal(self, engine: str, left_out: dict[str, str]) -> str:
-        if engine == "auto":
-            return f"No engine can run the model. Received: model={self._model}\n{Candidates({}, left_out)}"
-        others, _ = self._calls([name for name in ENGINES if name != engine])
-        remedy = f"Pass one that can: {', '.join(map(repr, others))}." if others else "No other can either."
-        reason = left_out[engine].removeprefix("left out: ")
-        return f"The engine {engine!r} cannot run the model: {reason}. {remedy} Received: engine={engine!r}"
-
-
-def _warm_up(call: Callable, example: Any) -> None:
-    end, calls = time.perf_counter() + _WARM_UP, 0
-    while calls < 3 or time.perf_counter() < end:
-        call(example)
-        calls += 1
-
-
-def _medians(calls: dict[str, Callable], example: Any) -> dict[str, float]:
-    """Return the median of a call of each, which take turns, in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(_ROUNDS):
-        order = list(calls) if i % 2 else list(calls)[::-1]
-        for name in order:
-            end = time.perf_counter() + _TURN
-            while True:
-                times[name].append(_seconds(calls[name], example))
-                if time.perf_counter() >= end:
-                    break
-    return {name: statistics.median(found) for name, found in times.items()}
-
-
-def _latency(call: Callable, example: Any) -> Latency:
-    least, most = _CALLS
-    end = time.perf_counter() + _MEASURED
-    times: list[float] = []
-    while len(times) < least or (len(times) < most and time.perf_counter() < end):
-        times.append(_seconds(call, example))
-    p50, p99 = np.percentile(times, [50, 99])
-    return Latency(float(p50), float(p99))
-
-
-def _seconds(call: Callable, example: Any) -> float:
-    start = time.perf_counter()
-    call(example)
-    return time.perf_counter() - start

@@ -1,12 +1,17 @@
 """compile_for_inference: what it computes on each engine, what it refuses, and what it leaves as it was."""
 
+import contextlib
+import ctypes
 import gc
 import importlib.util
+import logging
 import os
+import sys
 import tempfile
 import threading
 import time
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -14,7 +19,7 @@ import pytest
 from fusion_models import inputs_of, randomized
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras import elementwise, engines, equivalence, inference
+from keras_dnn_extras import agreement, bench, elementwise, engines, equivalence, inference, memory
 from keras_dnn_extras.array_program import NotInNumpyError, array_program
 from keras_dnn_extras.signatures import signature_of
 
@@ -32,14 +37,15 @@ def is_there(name):
 
 THERE = [name for name in engines.ENGINES if is_there(name)]
 COMPILED = [name for name in THERE if name != "numpy"]
+FLEXIBLE = ["numpy", {"tensorflow": "graph", "jax": "xla", "torch": "eager"}[BACKEND]]
 OWN = {"tensorflow": "graph", "jax": "xla", "torch": "trace"}[BACKEND]
 
 
 @pytest.fixture(autouse=True)
 def _in_little_time(monkeypatch):
-    monkeypatch.setattr(inference, "_WARM_UP", 0.0)
-    monkeypatch.setattr(inference, "_ROUNDS", 5)
-    monkeypatch.setattr(inference, "_MEASURED", 0.02)
+    monkeypatch.setattr(bench, "WARM_UP", 0.0)
+    monkeypatch.setattr(bench, "ROUNDS", 5)
+    monkeypatch.setattr(bench, "MEASURED", 0.02)
 
 
 def dense_model(*extra):
@@ -192,7 +198,7 @@ def test_a_model_of_its_own_call_is_compiled_as_it_is():
     randomized(model)
     fast = kdx.compile_for_inference(model, batch_size=4)
     assert fast.report is None
-    assert fast.engine == OWN
+    assert fast.engine in (OWN, "xla", "eager")
     assert "`call` of its own" in fast.candidates.left_out["numpy"]
     assert_close(fast(x)["y"], of_keras(model, x)["y"])
 
@@ -255,7 +261,7 @@ def test_activations_in_numpy_are_those_of_their_definitions_also_for_large_numb
     model = keras.Sequential([keras.Input(x.shape[1:]), L.Activation(name)])
     with warnings.catch_warnings(), np.errstate(all="raise"):
         warnings.simplefilter("error")
-        found = array_program(model, 1)([x])[0]
+        found = array_program(model)([x])[0]
     expected = DEFINITIONS[name](x.astype("float64"))
     # 8 roundings of the result, and of what is subtracted from what: numbers up to 8 in the middle part.
     limit = 8 * 2.0**-24 * (np.abs(expected) + np.minimum(np.abs(x), 8))
@@ -266,7 +272,7 @@ def test_activations_in_numpy_are_those_of_their_definitions_also_for_large_numb
 
 
 def program_of(outputs, inputs):
-    return array_program(keras.Model(inputs, outputs), 2)
+    return array_program(keras.Model(inputs, outputs))
 
 
 def branches(x):
@@ -313,7 +319,7 @@ def test_stacks_in_numpy_compute_what_keras_does_and_leave_their_inputs(stack):
     model = randomized(keras.Model(inputs, build(inputs)))
     x = np.random.default_rng(3).normal(size=(2, *shape)).astype("float32")
     before = x.copy()
-    found = array_program(model, 2)([x])
+    found = array_program(model)([x])
     np.testing.assert_array_equal(x, before)
     expected = keras.tree.flatten(of_keras(model, x))
     for array, other in zip(found, expected, strict=True):
@@ -335,7 +341,7 @@ NOT_IN_NUMPY = {
 def test_what_numpy_does_not_do_is_told(reason):
     model = keras.Sequential(NOT_IN_NUMPY[reason]())
     with pytest.raises(NotInNumpyError) as caught:
-        array_program(model, 1)
+        array_program(model)
     if reason != "takes more than one tensor":  # Masking itself is not known either
         assert reason in str(caught.value)
 
@@ -364,7 +370,7 @@ def _in_functions(graph):
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graph")
 def test_the_graph_that_runs_has_one_node_for_each_convolution_and_no_normalization():
     model = image_model()
-    truth = inference._Truth(model, signature_of(model, 1))  # computed before, without a graph
+    truth = agreement.Truth(model, signature_of(model, 1))  # computed before, without a graph
     fused = kdx.fuse_batch_norm(model).model
     run = engines.built_engine("graph", fused, signature_of(model, 1))
     nodes = nodes_that_run(lambda: truth.check(run))
@@ -389,7 +395,10 @@ def test_tables_of_strings_within():
     model = keras.Model(inputs, L.Flatten()(L.Embedding(4, 2)(lookup(inputs))))
     fast = kdx.compile_for_inference(model, engine="graph")
     x = np.array([[9, 5]])
-    np.testing.assert_array_equal(fast(x), of_keras(model, x))
+    expected = of_keras(model, x)
+    del model, lookup, inputs
+    gc.collect()
+    np.testing.assert_array_equal(fast(x), expected)
 
 
 # -- which engine ----------------------------------------------------------------------------------------
@@ -397,11 +406,10 @@ def test_tables_of_strings_within():
 
 def with_engines(monkeypatch, **others):
     monkeypatch.setattr(engines, "ENGINES", {name: ((BACKEND,), build) for name, build in others.items()})
-    monkeypatch.setattr(inference, "ENGINES", engines.ENGINES)
 
 
 def exact(model, signature):
-    return array_program(model, signature.shapes[0][0])
+    return array_program(model)
 
 
 def slow(model, signature):
@@ -510,6 +518,155 @@ def test_arrays_of_any_memory(engine):
         assert_close(fast(given), of_keras(model, x))
 
 
+# -- any number of rows, and any length ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", FLEXIBLE)
+def test_any_number_of_rows(engine):
+    model = dense_model(L.Reshape((3, 1)), L.Flatten())
+    fast = kdx.compile_for_inference(model, batch_size=None, engine=engine)
+    assert fast.batch_size is None
+    for rows in (1, 4):
+        x = np.random.default_rng(rows).normal(size=(rows, 5)).astype("float32")
+        assert_close(fast(x), of_keras(model, x))
+    if engine == "numpy":
+        assert fast(X[:0]).shape == (0, 3)
+    with pytest.raises(ValueError, match=r"of shape \(None, 5\). Add the axis of the batch"):
+        fast(X[0])
+    with pytest.raises(ValueError, match=r"is fixed when .* Received: x.shape=\(2, 4\)"):
+        fast(X[:, :4])
+
+
+def test_inputs_of_different_numbers_of_rows_are_refused_where_any_number_may_come():
+    first, second = keras.Input((3,)), keras.Input((3,))
+    fast = kdx.compile_for_inference(
+        keras.Model([first, second], L.Add()([first, second])), batch_size=None, engine="numpy"
+    )
+    x = np.ones((4, 3), "float32")
+    np.testing.assert_array_equal(fast([x, x]), 2 * x)
+    with pytest.raises(
+        ValueError, match=r"as many rows. Received: x\[0\].shape=\(4, 3\), x\[1\].shape=\(1, 3"
+    ):
+        fast([x, x[:1]])  # NumPy would broadcast them
+
+
+@keras.saving.register_keras_serializable("test_inference")
+class Places(L.Layer):
+    """A trained vector for each of 9 places: longer texts are an error."""
+
+    def build(self, shape):
+        self.vectors = self.add_weight(shape=(9, shape[-1]), initializer="normal")
+
+    def call(self, x):
+        return x + self.vectors[: keras.ops.shape(x)[1]]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def text_model():
+    """Ids and a mask of flexible length, in a dict."""
+    ids, mask = (keras.Input((None,), dtype="int32", name=name) for name in ("ids", "mask"))
+    words = Places()(L.Embedding(30, 4)(ids)) * keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
+    return randomized(keras.Model({"ids": ids, "mask": mask}, L.Dense(2)(keras.ops.sum(words, axis=1))))
+
+
+def texts(rows, length, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 30, (rows, length)).astype("int32")
+    return {"ids": ids, "mask": np.tril(np.ones((rows, length), "int32"))}
+
+
+def test_sample_data_lets_a_model_of_flexible_length_be_compiled_for_any_length():
+    model = text_model()
+    fast = kdx.compile_for_inference(model, batch_size=None, inputs=texts(3, 6))
+    assert fast.engine == FLEXIBLE[1]
+    for rows, length in ((1, 6), (3, 2), (2, 9)):
+        x = texts(rows, length, 1)
+        assert_close(fast(x), of_keras(model, x))
+    with pytest.raises(
+        ValueError, match=r"does not take inputs of shape \(2, 10\), .*`model.predict` takes"
+    ):
+        fast(texts(2, 10))
+    of_one = kdx.compile_for_inference(model, inputs=texts(3, 6))
+    assert_close(of_one(texts(1, 4)), of_keras(model, texts(1, 4)))
+    with pytest.raises(ValueError, match=r"of shape \(1, None\). Each call takes as many rows: pass 1"):
+        of_one(texts(2, 6))
+
+
+def test_without_sample_data_or_with_an_engine_of_one_shape_flexible_lengths_are_refused():
+    with pytest.raises(ValueError, match="Pass such data as `inputs`"):
+        kdx.compile_for_inference(text_model(), batch_size=None)
+    fixed = {"tensorflow": "xla", "jax": "numpy", "torch": "trace"}[BACKEND]
+    remedy = "one of floats" if BACKEND == "jax" else r"shape only, not \(1, None\).*has all lengths"
+    with pytest.raises(ValueError, match=f"{remedy}.*Pass one that can: '{FLEXIBLE[1]}'"):
+        kdx.compile_for_inference(text_model(), engine=fixed, inputs=texts(2, 6))
+    if BACKEND != "jax":
+        with pytest.raises(ValueError, match=r"Pass an int as `batch_size`\. Pass one that can: 'numpy', "):
+            kdx.compile_for_inference(dense_model(), engine=fixed, batch_size=None)
+
+
+@keras.saving.register_keras_serializable("test_inference")
+class OwnOfIds(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = L.Embedding(7, 3)
+        self.dense = L.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(keras.ops.max(self.embedding(inputs[0]), axis=1) * inputs[1])
+
+
+def test_a_model_of_its_own_call_takes_what_the_sample_data_are_like():
+    model = OwnOfIds()
+    x = [np.array([[0, 6, 3], [1, 2, 5]], "int32"), np.ones((2, 1), "float32")]
+    model(x)
+    fast = kdx.compile_for_inference(model, batch_size=2, inputs=x)
+    assert_close(fast(x), of_keras(model, x))
+    with pytest.raises(ValueError, match=r"`x\[0\].astype\(\"int32\"\)`"):
+        fast([x[0].astype("float32"), x[1]])
+    with pytest.raises(ValueError, match="one row at least"):
+        kdx.compile_for_inference(model, inputs=[array[:0] for array in x])
+
+
+def test_engines_are_compared_on_the_sample_data(monkeypatch):
+    """It is right everywhere except above 100, where random inputs do not come."""
+
+    def wrong_above(model, signature):
+        run = array_program(model)
+        return lambda arrays: [array + np.any(arrays[0] > 100) for array in run(arrays)]
+
+    with_engines(monkeypatch, wrong_above=wrong_above)
+    assert kdx.compile_for_inference(dense_model()).engine == "wrong_above"
+    sample = np.linspace(0, 200, 20).reshape(4, 5)
+    for rows in (1, 3, 8, None):
+        with pytest.raises(ValueError, match="wrong_above  left out: its outputs differ"):
+            kdx.compile_for_inference(dense_model(), batch_size=rows, inputs=sample)
+
+
+def test_ids_of_the_whole_vocabulary_are_compared(monkeypatch):
+    model = keras.Sequential([keras.Input((8,), dtype="int32"), L.Embedding(40, 2)])
+
+    def of_two_ids(model, signature):
+        table = np.array(model.get_weights()[0])
+        return lambda arrays: [table[np.minimum(arrays[0], 1)]]
+
+    with_engines(monkeypatch, of_two_ids=of_two_ids)
+    with pytest.raises(ValueError, match="its outputs differ"):
+        kdx.compile_for_inference(model)
+
+
+def test_a_model_that_makes_nothing_finite_of_random_inputs_needs_sample_data():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, L.Dense(2)(keras.ops.log(inputs - 50.0)))
+    with pytest.raises(ValueError, match=r"nothing in an output is finite.*Pass sample data as `inputs`"):
+        kdx.compile_for_inference(model)
+    x = np.array([[51.0, 60.0, 100.0]], "float32")
+    fast = kdx.compile_for_inference(model, engine=OWN, inputs=x)
+    assert_close(fast(x), of_keras(model, x))
+    with pytest.raises(ValueError, match="does not take the sample data"):
+        kdx.compile_for_inference(model, inputs=-x)
+
+
 # -- calls do not disturb one another, or the model ------------------------------------------------------
 
 
@@ -592,6 +749,121 @@ def test_the_model_stays_as_it_was():
     assert state() == before
 
 
+def state_of(model):
+    """Return all that a refused call must leave alone."""
+    values = [keras.ops.convert_to_numpy(v).tolist() for v in model.variables + model.optimizer.variables]
+    flags = [layer.trainable for layer in model._flatten_layers()]
+    generators = [np.random.get_state()[1].tolist()]
+    if BACKEND == "torch":
+        import torch
+
+        generators.append(torch.get_rng_state().tolist())
+    return values, flags, generators, model.get_config(), sys.stdout, [*warnings.filters]
+
+
+@pytest.mark.parametrize("told", ["draws random numbers", "No engine can run", "need .* GB", "one row"])
+def test_a_refused_call_changes_nothing(told, monkeypatch):
+    model = dense_model(*[Noisy()] * (told == "draws random numbers"), L.Dropout(0.5))
+    model.layers[0].trainable = False
+    model.compile("adam", "mse")
+    model.fit(np.ones((4, 5)), np.ones((4, 3)), verbose=0)
+    arguments = {"one row": {"inputs": np.ones((0, 5))}, "need .* GB": {"batch_size": 2**31}}
+    with_engines(monkeypatch, broken=broken, failing=failing)
+    before = state_of(model)
+    with pytest.raises(ValueError, match=told):
+        kdx.compile_for_inference(model, **arguments.get(told, {}))
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("engine", THERE)
+def test_engines_print_nothing_and_no_warning_stops_them(engine, capfd, caplog):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("error")
+        engines.built_engine(engine, dense_model(), signature_of(dense_model(), 1))
+    assert not caught
+    assert not [record for record in caplog.records if record.levelno <= logging.WARNING]
+    assert capfd.readouterr().out == ""
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def memory_of_process():
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # not of the GNU C library
+        ctypes.CDLL(None).malloc_trim(0)  # gives back what was freed
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the memory is not told there")
+@pytest.mark.parametrize("engine", sorted({OWN, *FLEXIBLE, *({"xla"} & set(THERE))}))
+def test_what_an_engine_holds_is_released_with_it(engine):
+    model = keras.Sequential([keras.Input((1500,)), L.Dense(1500)])  # 9 MB
+    signature, x = signature_of(model, 1), [np.ones((1, 1500), "float32")]
+
+    def build_and_drop():
+        run = engines.built_engine(engine, model, signature)
+        for _ in range(3):
+            run(x)
+
+    for _ in range(2):
+        build_and_drop()
+    before = memory_of_process()
+    for _ in range(6):
+        build_and_drop()
+    assert memory_of_process() - before < 27e6  # of 54 MB that one copy of the weights each would be
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
+def test_graphs_are_collected_with_the_compiled_model():
+    from tensorflow.python.eager import context
+
+    kdx.compile_for_inference(dense_model(), engine="graph")
+    gc.collect()
+    before = set(context.context().list_function_names())
+    fast = kdx.compile_for_inference(dense_model(), engine="graph")
+    assert set(context.context().list_function_names()) - before
+    del fast
+    gc.collect()
+    assert not set(context.context().list_function_names()) - before
+
+
+def test_the_fused_model_is_collected_with_what_was_compiled_of_it(monkeypatch):
+    fused, build = [], engines.built_engine
+
+    def built_engine(name, model, signature):
+        fused.append(weakref.ref(model))
+        return build(name, model, signature)
+
+    monkeypatch.setattr(engines, "built_engine", built_engine)
+    for engine in THERE:
+        fast = kdx.compile_for_inference(dense_model(), engine=engine)
+        del fast
+    gc.collect()
+    assert [name for name, model in zip(THERE, fused, strict=True) if model() is not None] == []
+
+
+# -- private names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of Keras's PyTorch backend")
+def test_engines_of_pytorch_need_no_private_module_of_keras(monkeypatch):
+    model = dense_model()
+    monkeypatch.setitem(sys.modules, "keras.src.backend.torch.core", None)
+    for engine in ("trace", "eager"):
+        assert kdx.compile_for_inference(model, engine=engine).engine == engine
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's functions")
+@pytest.mark.parametrize("engine", ["graph", "xla"])
+def test_graphs_are_called_without_private_names_too(engine, monkeypatch):
+    model, x = dense_model(), np.ones((1, 5), "float32")
+    monkeypatch.setattr(engines, "_FAST_CALL", "renamed")
+    run = engines.built_engine(engine, model, signature_of(model, 1))
+    assert_close(run([x])[0], of_keras(model, x))
+
+
 @pytest.mark.parametrize("engine", sorted(set(NEEDED) & set(THERE)))
 def test_exported_files_are_removed(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -612,13 +884,30 @@ class Noisy(L.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
 
 
+@keras.saving.register_keras_serializable("test_inference")
+class OwnThatDraws(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, x):
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed_generator)
+
+    @classmethod
+    def called(cls):
+        model = cls()
+        model(np.ones((1, 3), "float32"))
+        return model
+
+
 def functional(build, *args, **kwargs):
     inputs = keras.Input(*args, **kwargs)
     return keras.Model(inputs, build(inputs))
 
 
 REFUSED = {
-    "Two calls of the model gave different outputs": lambda: functional(Noisy(), (3,)),
+    "'noisy.*' of class `Noisy` draws random numbers": lambda: functional(Noisy(), (3,)),
+    "Two calls of the model gave different outputs.*without the layer that does so": OwnThatDraws.called,
     "mc_predict.*layers=.*'mc'": lambda: dense_model(kdx.MCDropout(0.5, seed=1, name="mc")),
     "'drop' is called with `training=True`.*mc_predict": lambda: functional(
         lambda x: L.Dropout(0.5, name="drop")(x, training=True), (3,)
@@ -640,6 +929,62 @@ REFUSED = {
 }
 if BACKEND != "torch":
     REFUSED["Make it dense"] = lambda: functional(L.Dense(2), (2,), sparse=True)
+
+
+class OfTheBook(L.Dropout):
+    """What the book tells its readers to write."""
+
+    def call(self, inputs):
+        return super().call(inputs, training=True)
+
+
+@pytest.mark.parametrize("kind", [kdx.MCDropout, OfTheBook, Noisy])
+def test_a_way_out_is_named_where_it_leads_out(kind):
+    layer = kind() if kind is Noisy else kind(0.5, seed=1)
+    model = dense_model(L.Dense(200), layer)
+    with pytest.raises(ValueError, match="draws random numbers") as caught:
+        kdx.compile_for_inference(model)
+    if "to_deterministic" in str(caught.value):
+        fast = kdx.compile_for_inference(kdx.to_deterministic(model), engine="numpy")
+        assert fast.engine == "numpy"
+    else:
+        assert kind is not kdx.MCDropout
+        assert f"{layer.name!r} of class" in str(caught.value)
+
+
+LARGE_BATCHES = {
+    "inputs": (lambda: dense_model(), 2**31),
+    "beyond all integers": (lambda: dense_model(), 2**100),
+    "a layer between": (
+        lambda: functional(lambda x: L.GlobalMaxPooling1D()(L.RepeatVector(2**20)(x)), (1,)),
+        2**14,
+    ),
+    "in a nested model": (
+        lambda: functional(
+            lambda x: keras.Sequential([L.RepeatVector(2**20), L.GlobalMaxPooling1D()])(x), (1,)
+        ),
+        2**14,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LARGE_BATCHES)
+def test_batches_that_no_memory_holds_are_refused_before_any_work(case, monkeypatch):
+    build, rows = LARGE_BATCHES[case]
+    model = build()
+    monkeypatch.setattr(inference, "Truth", None)  # no work
+    with pytest.raises(
+        ValueError, match=f"Batches of {rows} rows need .* smaller `batch_size`.*batch_size="
+    ):
+        kdx.compile_for_inference(model, batch_size=rows)
+
+
+def test_batches_are_refused_by_the_memory_of_the_machine(monkeypatch):
+    model = functional(L.ReLU(), (1000,))
+    monkeypatch.setattr(memory, "_of_machine", lambda: 3 * 2 * 4 * 1000 * 10 + 4 * 1000 * 10)
+    kdx.compile_for_inference(model, batch_size=10, engine="numpy")
+    with pytest.raises(ValueError, match="Batches of 11 rows"):
+        kdx.compile_for_inference(model, batch_size=11, engine="numpy")
 
 
 @pytest.mark.parametrize("told", REFUSED)
