@@ -13,9 +13,17 @@ from keras import tree
 
 from keras_dnn_extras import equivalence
 from keras_dnn_extras.arguments import check_positive
+from keras_dnn_extras.dropout_noise import plain_classes_of_own
 from keras_dnn_extras.engines import ENGINES, EngineError, built_engine, called, rounding_of_products
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import active_layers
+from keras_dnn_extras.mc_dropout import (
+    MCAlphaDropout,
+    MCDropout,
+    MCGaussianDropout,
+    MCSpatialDropout1D,
+    MCSpatialDropout2D,
+    MCSpatialDropout3D,
+)
 from keras_dnn_extras.signatures import Run, Signature, caller, signature_of
 from keras_dnn_extras.surgery import Level, functional_of
 
@@ -25,6 +33,10 @@ _ROUNDS = 15  # of turns that the engines take
 _TURN = 0.002  # seconds, and at least one call
 _MEASURED = 0.5  # seconds of calls of the engine that was chosen
 _CALLS = (30, 2000)  # the least and the most of them
+_MC_LAYERS = (
+    *(MCDropout, MCAlphaDropout, MCGaussianDropout),
+    *(MCSpatialDropout1D, MCSpatialDropout2D, MCSpatialDropout3D),
+)
 _MC = "Call `mc_predict`, which draws samples, or convert the model with `to_deterministic`."
 
 
@@ -179,7 +191,9 @@ def _check_no_states(model: keras.Model) -> None:
 
 def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
-    layers = [layer.name for layer in active_layers(model)]
+    own = plain_classes_of_own(model)
+    active = [x for x in model._flatten_layers() if isinstance(x, _MC_LAYERS) or type(x) in own]
+    layers = [layer.name for layer in active]
     if layers:
         raise ValueError(
             f"The model draws random numbers at inference. {_MC} Received: model={model}, layers={layers}"
