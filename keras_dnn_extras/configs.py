@@ -30,7 +30,10 @@ def serialized(operation: Any) -> dict[str, Any]:
         return keras.saving.serialize_keras_object(operation)
     with _REPLACING, contextlib.ExitStack() as stack:
         for layer in operation._flatten_layers():
-            forgotten = {} if isinstance(layer, keras.Model) else _forgotten(layer)
+            is_left = isinstance(
+                layer, (keras.Model, keras.layers.InputLayer)
+            )  # which have no policy of layers
+            forgotten = {} if is_left else _forgotten(layer)
             if forgotten:
                 whole = {**layer.get_config(), **forgotten}
                 stack.enter_context(replaced(layer, get_config=lambda whole=whole: dict(whole)))

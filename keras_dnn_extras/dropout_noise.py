@@ -19,7 +19,14 @@ import numpy as np
 from keras import ops
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
-from keras_dnn_extras.always_on import dropping_class, is_known, likeness, way_out
+from keras_dnn_extras.always_on import (
+    draws_at_inference,
+    dropping_class,
+    is_known,
+    known_class,
+    likeness,
+    way_out,
+)
 from keras_dnn_extras.attributes import replaced
 
 _DROPOUT = (keras.layers.Dropout, keras.layers.AlphaDropout, keras.layers.GaussianDropout)
@@ -76,6 +83,34 @@ def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
         if drops(layer) and not (found and layer is _of_each_step(found[-1])):
             found.append(layer)
     return list(dict.fromkeys(found))
+
+
+def plain_classes_of_own(model: keras.Model) -> dict[type, type]:
+    """Return the class of Keras for each class of the user's own in `model` that draws in every call.
+
+    Raises:
+        ValueError: one draws in every call, and does more than the layer that it is made from.
+    """
+    classes = {}
+    for layer in model._flatten_layers():
+        base = dropping_class(layer)
+        if base is None or type(layer) is known_class(layer) or not drops_within(layer):
+            continue
+        found = likeness(layer)
+        if found == "always":
+            classes[type(layer)] = base
+        elif found == "other" and draws_at_inference(layer) is not False:
+            raise ValueError(
+                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
+                "call, and does more than a layer of Keras that could be put in its place. "
+                f"{way_out(layer)}. Received: layer={layer}"
+            )
+    return classes
+
+
+def drops_within(layer: Any) -> bool:
+    """Return whether a layer, or one within it, drops something in training."""
+    return any(map(drops, layer._flatten_layers()))
 
 
 def _of_each_step(layer: Any) -> Any:

@@ -16,7 +16,7 @@ from keras_dnn_extras.always_on import (
 )
 from keras_dnn_extras.arguments import PACKAGE
 from keras_dnn_extras.copying import copied
-from keras_dnn_extras.dropout_noise import dropout_layers, drops
+from keras_dnn_extras.dropout_noise import dropout_layers, drops_within, plain_classes_of_own
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -144,7 +144,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     """
     _check_model(model)
     _refuse_other_noise(model)
-    classes = {mc: plain for plain, mc in MC_CLASSES.items()} | _plain_classes_of_own(model)
+    classes = {mc: plain for plain, mc in MC_CLASSES.items()} | plain_classes_of_own(model)
     copy = copied(model, _Converter(classes, idle=True).converted, _INSTEAD)
     left = active_layers(copy)
     if left:
@@ -161,13 +161,13 @@ def active_layers(model: keras.Model) -> list[keras.layers.Layer]:
     Raises:
         ValueError: a class of the user's own draws in every call, and nothing can take its place.
     """
-    classes = {*MC_CLASSES.values(), *_plain_classes_of_own(model)}
+    classes = {*MC_CLASSES.values(), *plain_classes_of_own(model)}
     return [layer for layer in model._flatten_layers() if type(layer) in classes]
 
 
 def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
     """Return what is put in the place of classes of the user's own that drop something."""
-    own = [layer for layer in model._flatten_layers() if _is_of_own_class(layer) and _drops_within(layer)]
+    own = [layer for layer in model._flatten_layers() if _is_of_own_class(layer) and drops_within(layer)]
     for layer in own:
         if likeness(layer) == "other":
             raise ValueError(
@@ -176,25 +176,6 @@ def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
                 f"Received: layer={layer}"
             )
     return {type(layer): MC_CLASSES[dropping_class(layer)] for layer in own}
-
-
-def _plain_classes_of_own(model: keras.Model) -> dict[type, type]:
-    """Return what is put in the place of classes of the user's own that draw in every call."""
-    classes = {}
-    for layer in model._flatten_layers():
-        base = dropping_class(layer)
-        if base is None or type(layer) in MC_CLASSES.values() or not _drops_within(layer):
-            continue
-        found = likeness(layer)
-        if found == "always":
-            classes[type(layer)] = base
-        elif found == "other" and draws_at_inference(layer) is not False:
-            raise ValueError(
-                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
-                "call, and does more than a layer of Keras that could be put in its place. "
-                f"{way_out(layer)}. Received: layer={layer}"
-            )
-    return classes
 
 
 def _refuse_other_noise(model: keras.Model) -> None:
@@ -207,10 +188,6 @@ def _refuse_other_noise(model: keras.Model) -> None:
                 "call, which no copy of it can leave. Let it draw only where `training` is True. "
                 f"Received: layer={layer}"
             )
-
-
-def _drops_within(layer: Any) -> bool:
-    return any(map(drops, layer._flatten_layers()))
 
 
 def _is_of_own_class(layer: Any) -> bool:

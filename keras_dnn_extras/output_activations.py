@@ -4,14 +4,13 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras.dense_transpose import DenseTranspose
 from keras_dnn_extras.surgery import Call, Graph, Value, values_of
 
 OF_CLASSES = ("softmax", "sparsemax")  # over the last axis
 OF_ONE_UNIT = ("sigmoid", "hard_sigmoid", "sparse_sigmoid")
 _LAYERS = keras.layers
 _ENDS_WITH_ACTIVATION = (
-    *(_LAYERS.Dense, _LAYERS.EinsumDense, _LAYERS.Activation, DenseTranspose),
+    *(_LAYERS.Dense, _LAYERS.EinsumDense, _LAYERS.Activation),
     *(_LAYERS.Conv1D, _LAYERS.Conv2D, _LAYERS.Conv3D),
     *(_LAYERS.Conv1DTranspose, _LAYERS.Conv2DTranspose, _LAYERS.Conv3DTranspose),
     *(_LAYERS.DepthwiseConv1D, _LAYERS.DepthwiseConv2D, _LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D),
