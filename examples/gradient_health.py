@@ -110,7 +110,8 @@ def resnet():
 def print_row(name, monitor, accuracy):
     norms = [values for key, values in monitor.history.items() if key.startswith("gradient_norm/")]
     first, last = norms[0][0], norms[-2][0]  # the very last one is the output layer
-    found = ", ".join(f"{f.kind} in {len(f.layers)} layers" for f in monitor.findings) or "-"
+    counts = [(f.kind, len(f.layers)) for f in monitor.findings]
+    found = ", ".join(f"{kind} in {n} layer{'s' if n > 1 else ''}" for kind, n in counts) or "-"
     print(f"{name:<28} {first:11.1e} {last:10.1e} {accuracy:8.1%}  {found}")
 
 

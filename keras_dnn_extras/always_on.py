@@ -64,15 +64,13 @@ def likeness(layer: Any) -> Likeness:
     arguments = _arguments(layer)
     if arguments is None:
         return "other"
-    idle, active = (_outputs(layer, base.call, arguments, training) for training in (False, True))
-    own = _own_call(layer)
-    at_inference, in_training = (_outputs(layer, own, arguments, training) for training in (False, True))
-    if _same(in_training, active):
-        if _same(at_inference, idle):
-            return "training"
-        if _same(at_inference, active):
-            return "always"
-    return "other"
+    own, active = _own_call(layer), _outputs(layer, base.call, arguments, training=True)
+    if not _same(_outputs(layer, own, arguments, training=True), active):
+        return "other"
+    at_inference = _outputs(layer, own, arguments, training=False)
+    if _same(at_inference, _outputs(layer, base.call, arguments, training=False)):
+        return "training"  # which is the same as always where nothing is dropped
+    return "always" if _same(at_inference, active) else "other"
 
 
 def draws_at_inference(layer: Any) -> bool | None:

@@ -14,6 +14,13 @@ def replaced(instance: Any, **others: Any) -> Iterator[None]:
         attributes.update(others)  # in here: an interrupt may come as soon as it is done
         yield
     finally:
-        for name in others:
-            attributes.pop(name, None)
-        attributes.update(found)
+        try:
+            _put_back(attributes, others, found)
+        finally:  # an interrupt may have come in the middle of it
+            _put_back(attributes, others, found)
+
+
+def _put_back(attributes: dict[str, Any], others: dict[str, Any], found: dict[str, Any]) -> None:
+    attributes.update(found)
+    for name in others.keys() - found.keys():
+        attributes.pop(name, None)

@@ -76,7 +76,7 @@ class Driving:
             self._table = variable(table.shape, table_dtype())
             if "learning_rate" in self._curves:
                 self._last = variable((3,), "float32")
-                self._last.assign(np.array([*self._now(), 0.0], "float32"))
+                self._last.assign(np.array([self._rate(), self._batches(), 0], "float32"))
         with np.errstate(over="ignore"):
             self._table.assign(table.astype(table_dtype()))
 
@@ -88,16 +88,17 @@ class Driving:
         """
         if self._last is not None:
             last, batches, others = ops.convert_to_numpy(self._last).tolist()
-            rate, now = self._now()
-            if others or (batches == now and rate != last):
+            if others or (self._rate() != last and self._batches() == batches):
                 self._overwritten.add("learning_rate")
         for name in self._curves:
             if name in self._overwritten:
                 self._writers[name](name)
 
-    def _now(self) -> tuple[float, int]:
-        rate = float(ops.convert_to_numpy(ops.cast(self._optimizer._learning_rate.value, "float32")))
-        return rate, seen_batches(self._optimizer) % TAGS
+    def _rate(self) -> float:
+        return float(ops.convert_to_numpy(ops.cast(self._optimizer._learning_rate.value, "float32")))
+
+    def _batches(self) -> int:
+        return seen_batches(self._optimizer) % TAGS
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -105,8 +106,11 @@ class Driving:
         own = vars(self._optimizer)
         self._overwritten |= {name for name, number in self._numbers.items() if own[name] != number}
         apply = self._driven(self._optimizer._backend_apply_gradients)
-        with replaced(self._optimizer, _backend_apply_gradients=apply):
-            yield
+        try:
+            with replaced(self._optimizer, _backend_apply_gradients=apply):
+                yield
+        finally:  # an interrupt may have come before the step did it
+            own.update(self._numbers)
 
     def _driven(self, apply_gradients: Callable) -> Callable:
         def drive(gradients: list, variables: list) -> Any:

@@ -240,8 +240,10 @@ class GradientNormMonitor(StepCallback):
         first = len(self.history["gradient_norm"])
         total = _norm(np.where(measured.applied, measured.gradient_norms, 0.0))
         norms, there = self._of_layers(measured.gradient_norms, measured.applied)
-        # What clipping left as it was has the same norm, but for the roundings of another way to it.
-        clipped = np.where(measured.clipped, measured.clipped_norm, total)
+        # What clipping left as it was has the same norm, but for the roundings of another way to it. Of
+        # infinity it makes NaN.
+        changed = measured.clipped | ~np.isfinite(total)
+        clipped = np.where(changed, measured.clipped_norm, total)
         self._append({"gradient_norm": total, "clipped_gradient_norm": clipped})
         self._append(dict(zip(self._per_layer, norms.T, strict=False)))
         self._append_ratios(measured)

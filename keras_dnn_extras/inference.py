@@ -13,24 +13,11 @@ from keras_dnn_extras.arguments import check_positive
 from keras_dnn_extras.batches import batches
 from keras_dnn_extras.bench import Bench, Candidates, Latency
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import refuse_own_draws, to_deterministic
-from keras_dnn_extras.mc_dropout import (
-    MCAlphaDropout,
-    MCDropout,
-    MCGaussianDropout,
-    MCSpatialDropout1D,
-    MCSpatialDropout2D,
-    MCSpatialDropout3D,
-)
+from keras_dnn_extras.mc_conversion import active_layers, to_deterministic
 from keras_dnn_extras.memory import check_memory
 from keras_dnn_extras.sample_data import checked_inputs
 from keras_dnn_extras.signatures import Signature, signature_of
 from keras_dnn_extras.surgery import Level, functional_of
-
-_MC_LAYERS = (
-    *(MCDropout, MCAlphaDropout, MCGaussianDropout),
-    *(MCSpatialDropout1D, MCSpatialDropout2D, MCSpatialDropout3D),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +154,6 @@ def _truth(model: keras.Model, signature: Signature, sample: list | None) -> Tru
     try:
         return Truth(model, signature, sample)
     except DrawsError as error:
-        refuse_own_draws(model)  # by the name of the layer, with its own way out
         raise ValueError(
             "Two calls of the model gave different outputs: it draws random numbers at inference, or "
             f"changes variables. {_way_out(model, draws)} Received: model={model}"
@@ -196,9 +182,9 @@ def _check_no_states(model: keras.Model) -> None:
 
 def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
-    layers = _mc_layers(model)
+    layers = [layer.name for layer in active_layers(model)]
     if layers:
-        way_out = _way_out(model, lambda copy: bool(_mc_layers(copy)))
+        way_out = _way_out(model, lambda copy: bool(active_layers(copy)))
         raise ValueError(
             f"The model draws random numbers at inference. {way_out} "
             f"Received: model={model}, layers={layers}"
@@ -213,10 +199,6 @@ def _check_no_dropout(model: keras.Model) -> None:
                 "inference. For samples call `mc_predict`. For one answer build the model without "
                 f"`training=True`. Received: model={model}"
             )
-
-
-def _mc_layers(model: keras.Model) -> list[str]:
-    return [layer.name for layer in model._flatten_layers() if isinstance(layer, _MC_LAYERS)]
 
 
 def _way_out(model: keras.Model, draws: Callable[[keras.Model], bool]) -> str:

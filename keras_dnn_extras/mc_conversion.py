@@ -143,9 +143,10 @@ def to_deterministic(model: keras.Model) -> keras.Model:
         Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
     """
     _check_model(model)
+    _refuse_other_noise(model)
     classes = {mc: plain for plain, mc in MC_CLASSES.items()} | _plain_classes_of_own(model)
     copy = copied(model, _Converter(classes, idle=True).converted, _INSTEAD)
-    left = [layer for layer in copy._flatten_layers() if type(layer) in classes]
+    left = active_layers(copy)
     if left:
         raise ValueError(
             f"The model makes the layer {left[0].name!r} in code of its own, where no other can be put in "
@@ -154,9 +155,14 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     return copy
 
 
-def refuse_own_draws(model: keras.Model) -> None:
-    """Raise where a class of the user's own draws in every call, and nothing can take its place."""
-    _plain_classes_of_own(model)
+def active_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers of `model` that drop something in every call.
+
+    Raises:
+        ValueError: a class of the user's own draws in every call, and nothing can take its place.
+    """
+    classes = {*MC_CLASSES.values(), *_plain_classes_of_own(model)}
+    return [layer for layer in model._flatten_layers() if type(layer) in classes]
 
 
 def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
@@ -176,12 +182,13 @@ def _plain_classes_of_own(model: keras.Model) -> dict[type, type]:
     """Return what is put in the place of classes of the user's own that draw in every call."""
     classes = {}
     for layer in model._flatten_layers():
-        if type(layer) in MC_CLASSES.values():
+        base = dropping_class(layer)
+        if base is None or type(layer) in MC_CLASSES.values() or not _drops_within(layer):
             continue
-        found = likeness(layer) if dropping_class(layer) and _drops_within(layer) else "other"
+        found = likeness(layer)
         if found == "always":
-            classes[type(layer)] = dropping_class(layer)
-        elif found == "other" and not is_known(layer) and _may_draw(layer):
+            classes[type(layer)] = base
+        elif found == "other" and draws_at_inference(layer) is not False:
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
                 "call, and does more than a layer of Keras that could be put in its place. "
@@ -190,13 +197,16 @@ def _plain_classes_of_own(model: keras.Model) -> dict[type, type]:
     return classes
 
 
-def _may_draw(layer: Any) -> bool:
-    """Return whether a layer of the user's own was seen to draw at inference, or could not be looked at."""
-    draws = getattr(layer, "_seed_generators", None) or (dropping_class(layer) and _drops_within(layer))
-    if isinstance(layer, keras.Model) or not draws:
-        return False
-    seen = draws_at_inference(layer)
-    return dropping_class(layer) is not None if seen is None else seen
+def _refuse_other_noise(model: keras.Model) -> None:
+    """Raise where a layer that is not made from one that drops something was seen to draw at inference."""
+    for layer in model._flatten_layers():
+        draws = not is_known(layer) and getattr(layer, "_seed_generators", None)
+        if draws and dropping_class(layer) is None and draws_at_inference(layer):
+            raise ValueError(
+                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
+                "call, which no copy of it can leave. Let it draw only where `training` is True. "
+                f"Received: layer={layer}"
+            )
 
 
 def _drops_within(layer: Any) -> bool:

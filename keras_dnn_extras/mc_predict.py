@@ -170,26 +170,8 @@ def mc_predict(
     Reference:
         Gal & Ghahramani, Dropout as a Bayesian Approximation, 2016 (https://arxiv.org/abs/1506.02142).
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
-    check_positive("samples", samples, Integral)
-    check_positive("batch_size", batch_size, Integral)
-    if seed is not None:
-        check_number("seed", seed, "at least 0", lambda value: value >= 0, Integral)
-    if masks not in ("shared", "independent"):
-        raise ValueError(f'Expected `masks` to be "shared" or "independent". Received: masks={masks!r}')
-    if tolerance is not None:
-        check_positive("tolerance", tolerance)
-    if max_samples is not None:
-        check_number("max_samples", max_samples, f"at least {_FEWEST}", lambda v: v >= _FEWEST, Integral)
-        if tolerance is None:
-            raise ValueError(
-                "`max_samples` limits what `tolerance` asks for. Pass both. "
-                f"Received: max_samples={max_samples}"
-            )
-    check_bool("keep_samples", keep_samples)
-    _check_from_logits(from_logits)
-    check_verbose(verbose)
+    _check_model_and_sizes(model, samples, batch_size, tolerance, max_samples)
+    _check_options(seed, masks, keep_samples, from_logits, verbose)
     x, source = _source(model, x, int(batch_size))
     first, source = with_first(source)
     if first is None or not len(tree.flatten(first)[0]):
@@ -212,6 +194,7 @@ def mc_predict(
         most = 10 * int(samples) if max_samples is None else int(max_samples)
         done = _sampled_until(tolerance, max(most, _FEWEST), list(parts), bar)
     bar.update(len(done), finalize=True)
+    samplers.note()
     return _prediction(done)
 
 
@@ -279,12 +262,36 @@ def _classes(mean: np.ndarray, entropy: np.ndarray) -> np.ndarray:
     return both_classes(mean.reshape(entropy.shape)) if is_single else mean
 
 
-def _check_from_logits(from_logits: Any) -> None:
+def _check_model_and_sizes(
+    model: Any, samples: Any, batch_size: Any, tolerance: Any, max_samples: Any
+) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_positive("samples", samples, Integral)
+    check_positive("batch_size", batch_size, Integral)
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
+    if max_samples is not None:
+        check_number("max_samples", max_samples, f"at least {_FEWEST}", lambda v: v >= _FEWEST, Integral)
+        if tolerance is None:
+            raise ValueError(
+                "`max_samples` limits what `tolerance` asks for. Pass both. "
+                f"Received: max_samples={max_samples}"
+            )
+
+
+def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, verbose: Any) -> None:
+    if seed is not None:
+        check_number("seed", seed, "at least 0", lambda value: value >= 0, Integral)
+    if masks not in ("shared", "independent"):
+        raise ValueError(f'Expected `masks` to be "shared" or "independent". Received: masks={masks!r}')
+    check_bool("keep_samples", keep_samples)
     if not all(isinstance(each, bool) for each in tree.flatten(from_logits)):
         raise TypeError(
             "Expected `from_logits` to be a bool, or bools in the structure of the outputs. "
             f"Received: from_logits={from_logits!r}"
         )
+    check_verbose(verbose)
 
 
 def _check_memory(needed: int, samples: int) -> None:

@@ -52,6 +52,10 @@ class Samplers:
         held = _held(model)
         return len(held) == len(self._held) and all(map(_is_same, held, self._held))
 
+    def note(self) -> None:
+        """Take what the layers hold now for what they had: a layer may keep something of a call."""
+        self._held = _held(self._model)
+
     def of(self, batch: Any, from_logits: Any) -> "Sampler":
         """Return the sampler for inputs like those of `batch`."""
         kinds = tree.map_structure(lambda array: (array.shape[1:], str(array.dtype)), batch)
@@ -69,7 +73,10 @@ def _held(model: keras.Model) -> list:
     for layer in model._flatten_layers():
         held += [layer, layer.trainable, layer.dtype_policy]
         if not isinstance(layer, keras.Model):  # which `fit` and `compile` set a lot in
-            held += [value for name, value in vars(layer).items() if not name.startswith("_")]
+            attributes = list(
+                vars(layer).items()
+            )  # at once: other threads put `call` there and take it away
+            held += [value for name, value in attributes if not name.startswith("_") and name != "call"]
     return held
 
 

@@ -107,10 +107,14 @@ def _unchanged_by_failure(optimizers: list[Any]) -> Iterator[None]:
 
 
 def _contents(optimizer: Any) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:
-    """Return the attributes of `optimizer`, and its lists, dicts and sets, each with a copy of it."""
-    attributes = dict(vars(optimizer))
-    collections = [*attributes.values(), *optimizer._tracker.stored_ids.values()]
-    return attributes, [(c, c.copy()) for c in collections if isinstance(c, (list, dict, set))]
+    """Return the attributes of `optimizer`, and what may change within them, each with a copy of it.
+
+    Lists of slots are made anew by each `build`. TensorFlow wraps the list that Keras tracks variables in.
+    """
+    attributes, tracker = dict(vars(optimizer)), optimizer._tracker
+    tracked = [*(store for _, store in tracker.config.values()), *tracker.stored_ids.values()]
+    own = [value for value in attributes.values() if type(value) in (list, dict, set)]
+    return attributes, [(collection, collection.copy()) for collection in (*tracked, *own)]
 
 
 def _put_back(optimizer: Any, contents: tuple[dict[str, Any], list[tuple[Any, Any]]]) -> None:
@@ -118,10 +122,9 @@ def _put_back(optimizer: Any, contents: tuple[dict[str, Any], list[tuple[Any, An
     for name in vars(optimizer).keys() - attributes.keys():
         del vars(optimizer)[name]
     vars(optimizer).update(attributes)
-    for collection, copied in collections:  # past Keras's tracking, which is put back itself
-        kind: Any = next(kind for kind in (list, dict, set) if isinstance(collection, kind))
-        kind.clear(collection)
-        (kind.extend if kind is list else kind.update)(collection, copied)
+    for collection, copied in collections:
+        collection.clear()
+        (collection.extend if isinstance(collection, list) else collection.update)(copied)
 
 
 @dataclass(frozen=True)

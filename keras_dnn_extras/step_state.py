@@ -286,12 +286,13 @@ class StepState:
         Raises:
             RuntimeError: they were not.
         """
-        moved = iterations(self.optimizer) != self._first_of_epoch
+        now = iterations(self.optimizer)
+        moved = now != self._first_of_epoch
         if self._announced is not None or (moved and not self._driven):
             self._refuse_unreached()
         if moved and not self._reached:
             self._refuse_unused()
-        self._check_rows()
+        self._check_rows(now)
         self._driving.refuse_other_writers()
 
     def _caller(self, frame: FrameType | None) -> tuple | None:
@@ -324,10 +325,12 @@ class StepState:
 
     def _exchange(self, batch: int) -> None:
         self._users[0].model  # noqa: B018 - on JAX, brings the state back into the variables
-        self._check_rows()
-        self._driving.refuse_other_writers()
+        now = iterations(self.optimizer)
+        self._check_rows(now)
+        if batch:  # else the epoch before has done it when it ended
+            self._driving.refuse_other_writers()
         self._download()
-        self._upload()
+        self._upload(now)
         self._exchanged_at = batch
         self._set_next_exchange()
         if self._traced is None:
@@ -340,8 +343,8 @@ class StepState:
     def _steps_in_a_call(self) -> int:
         return getattr(self._model, "steps_per_execution", 1)
 
-    def _check_rows(self) -> None:
-        updates = iterations(self.optimizer) - self._uploaded
+    def _check_rows(self, now: int) -> None:
+        updates = now - self._uploaded
         if updates > self._rows:
             raise RuntimeError(
                 f"{updates} updates were applied where at most {self._rows} were expected, and had "
@@ -349,8 +352,8 @@ class StepState:
                 f"Received: model={self._model}"
             )
 
-    def _upload(self) -> None:
-        self._uploaded = now = iterations(self.optimizer)
+    def _upload(self, now: int) -> None:
+        self._uploaded = now
         if self._losses and self._batch_losses is None:
             self._batch_losses = BatchLosses(self._model, self.optimizer, self._ring([1]))
         if self._records and self._measurements is None:

@@ -34,8 +34,9 @@ def scaled_norm(tensor: Any) -> Any:
     if keras.backend.backend() == "torch":
         return _torch_norms([tensor])[0]
     largest = ops.max(ops.abs(tensor))
-    scale = ops.where(largest > 0, largest, ops.ones_like(largest))
-    return largest * ops.sqrt(ops.sum(ops.square(tensor / scale)))
+    in_range = ops.logical_and(largest > 0, largest < float("inf"))  # infinity by itself would be NaN
+    scale = ops.where(in_range, largest, ops.ones_like(largest))
+    return scale * ops.sqrt(ops.sum(ops.square(tensor / scale)))
 
 
 def is_smaller(tensors: list, others: list) -> Any:

@@ -1,12 +1,16 @@
 """Pictures of uncertainty: what is right and wrong, how calibrated it is, and bands of regressions."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from keras_dnn_extras.arguments import check_number
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.uncertainty import expected_calibration_error, reliability
+
+_MOST_BINS = 10_000  # each is a patch of its own in the picture
 
 
 def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Any = None) -> Any:
@@ -17,14 +21,16 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
     Args:
         correct: bool array of shape `(n,)`.
         uncertainty: array of shape `(n,)`, such as `MCPrediction.mutual_information`.
-        bins: int > 0.
+        bins: int from 1 to 10,000.
         ax: matplotlib `Axes` to draw on, or None for those of a new figure.
 
     Returns:
         The `Axes`. Each histogram has an area of 1.
 
     Raises:
-        ValueError: the shapes differ or are none of `(n,)`, or a value is not finite.
+        ValueError: the shapes differ or are none of `(n,)`, a value is not finite, or `bins` is out of its
+            range.
+        TypeError: `bins` is no integer.
         ImportError: matplotlib is not installed.
 
     Example:
@@ -43,6 +49,7 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
             "Expected `correct` and `uncertainty` to be finite and of one shape `(n,)`. "
             f"Received: shapes {right.shape} and {scores.shape}"
         )
+    check_number("bins", bins, f"from 1 to {_MOST_BINS}", lambda value: 0 < value <= _MOST_BINS, Integral)
     ax = axes(ax)
     edges = np.histogram_bin_edges(scores, bins)
     for name, own, colour in (("right", right, "C0"), ("wrong", ~right, "C1")):

@@ -142,6 +142,5 @@ def test_models_that_are_made_tell_the_outputs_of_their_layers(make, name, tmp_p
 def test_an_encoder_tells_the_outputs_of_its_layers_after_pretraining():
     encoder = keras.Sequential([keras.Input((6,)), *layers()])
     kdx.build_autoencoder(encoder, tied=True)
-    kdx.pretrain_autoencoder(encoder, X, epochs=1, greedy=True, verbose=0)
-    kdx.pretrain_auxiliary(encoder, L.Dense(2), X, X[:, :2], loss="mse", epochs=1, verbose=0)
+    kdx.pretrain_autoencoder(encoder, X, epochs=1, verbose=0)
     assert_serves(encoder, "first")

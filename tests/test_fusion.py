@@ -502,12 +502,12 @@ def test_what_cannot_be_folded_stays_and_the_reason_is_told(case):
 def test_float64_is_folded_as_far_as_the_backend_computes_with_it():
     stack = [L.BatchNormalization(name="bn", dtype="float64"), L.Dense(3, name="dense", dtype="float64")]
     model = randomized(keras.Sequential([keras.Input((5,), dtype="float64"), *stack]))
-    for name, value in [("moving_mean", 200.0), ("gamma", 1.0), ("beta", 0.0)]:
+    for name, value in [("moving_mean", 50.0), ("gamma", 1.0), ("beta", 0.0)]:
         getattr(model.get_layer("bn"), name).assign(np.full(5, value))
     report = kdx.fuse_batch_norm(model).report
     if BACKEND == "tensorflow":
         assert [fusion.batch_norm for fusion in report.fused] == ["bn"]
-    else:  # where 200 times the deviation is many roundings of what is between
+    else:  # they would be seen, those of float64 not
         assert "that many roundings of float32 would be seen" in report.kept[0].reason
 
 

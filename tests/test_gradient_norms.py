@@ -107,6 +107,16 @@ def test_norms_are_those_of_each_update(mode, clipping, accumulation):
     assert monitor.findings == []
 
 
+def test_clipping_makes_nan_of_infinity():
+    x, y = truth.data(2)
+    x[0, 0] = math.inf
+    monitor = kdx.GradientNormMonitor(on_problem="ignore")
+    fit(truth.linear_model(SGD(0.0, global_clipnorm=2.4)), x, y, monitor, epochs=1)
+    assert monitor.history["gradient_norm"][0] == math.inf
+    assert math.isnan(monitor.history["clipped_gradient_norm"][0])
+    np.testing.assert_allclose(monitor.history["clipped_gradient_norm"][1], 2.4, rtol=10 * EPS)
+
+
 @keras.saving.register_keras_serializable(package="tests")
 class Scaled(truth.MeanOutput):
     """The loss of the linear model, and so its gradient, times a number."""
@@ -261,11 +271,13 @@ def test_weights_may_be_of_any_dtype(dtype):
     np.testing.assert_allclose(monitor.history["update_ratio/linear"], ratios, rtol=16 * 2.0**-bits + bound)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_roundings_of_a_dtype_are_no_clipping(dtype):
-    x, y = odd_data()
+@pytest.mark.parametrize("clipping", [{"clipnorm": 300.0}, {"global_clipnorm": 122.0}])
+def test_roundings_of_a_dtype_are_no_clipping(clipping, dtype):
+    x, y = odd_data()  # in bfloat16 and float16, 122 * (1 / 122) is below 1
     monitor = kdx.GradientNormMonitor()
-    logs = fit(linear_in(dtype, SGD(0.0625, clipnorm=300.0)), x, y, monitor).history
+    logs = fit(linear_in(dtype, SGD(0.0625, **clipping)), x, y, monitor).history
     assert logs["clipped_fraction"] == [0.0, 0.0]
     assert monitor.history["clipped_gradient_norm"] == monitor.history["gradient_norm"]
 

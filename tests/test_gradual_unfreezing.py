@@ -396,6 +396,7 @@ def interrupted(folder, interrupt, make=ADAPTIVE["Adam"], make_model=nested, **a
     model = frozen(make(), make_model)
     with pytest.raises(_StopError):
         fit(model, epochs=4, callbacks=[*backup_in(folder, model, **arguments), interrupt])
+    return model
 
 
 def write_epoch(folder, epoch):
@@ -465,6 +466,16 @@ def test_a_backup_that_the_plan_cannot_go_on_from_is_refused(make, epoch, messag
     assert [w.trainable for w in resumed.weights] == before[1]
     assert len(resumed.trainable_weights) == 2
     fit(resumed)  # trains as if nothing had been
+
+
+def test_a_refused_resume_in_the_same_process_leaves_the_layers_as_they_are(tmp_path):
+    model = interrupted(tmp_path, interrupt_at(2, batch=1), save_freq=2)
+    write_epoch(tmp_path, 0)
+    with pytest.raises(ValueError, match="saved in epoch 2"):
+        fit(model, epochs=4, callbacks=backup_in(tmp_path, model, save_freq=2))
+    assert len(model.trainable_weights) == 6
+    write_epoch(tmp_path, 2)
+    fit(model, epochs=4, callbacks=backup_in(tmp_path, model, save_freq=2))
 
 
 def test_a_keras_that_keeps_its_backups_elsewhere_is_told(tmp_path):

@@ -416,6 +416,7 @@ def test_a_changed_activation_and_lora_count():
     model, x = dense_chain(), data(300)
     changes = {
         "activation": lambda layer: setattr(layer, "activation", keras.activations.relu),
+        "of all units together": lambda layer: setattr(layer, "activation", keras.activations.softmax),
         "lora": lambda layer: (layer.enable_lora(2), layer.lora_kernel_b.assign(np.ones((2, 9)))),
     }
     for change in changes.values():
@@ -579,6 +580,27 @@ def test_what_is_set_in_a_layer_counts():
     model.layers[2].dtype_policy = "mixed_bfloat16"
     rounded = kdx.mc_predict(model, data(4), 20, seed=1, keep_samples=True)
     assert str(rounded.samples.dtype) == "bfloat16"
+
+
+def test_what_a_layer_keeps_of_a_call_is_no_change(monkeypatch):
+    class Keeping(L.Layer):
+        def call(self, x):
+            self.last = x
+            return x
+
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), Keeping(), L.Dense(1)])
+    made = []
+    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    for _ in range(3):
+        kdx.mc_predict(model, data(4), 20, seed=1)
+    assert len(made) == 1
+
+
+def test_an_output_is_read_by_the_activation_that_it_has_now():
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(1)])
+    assert kdx.mc_predict(model, data(4), 20).mutual_information is None
+    model.layers[-1].activation = keras.activations.sigmoid
+    assert kdx.mc_predict(model, data(4), 20).mutual_information.shape == (4,)
 
 
 def test_statistics_of_a_normalization_that_is_adapted_later_count():

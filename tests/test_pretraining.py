@@ -168,6 +168,14 @@ def test_other_shapes_before_a_scaling_layer_are_undone_and_dropout_has_no_image
     np.testing.assert_array_equal(autoencoder.predict(x, verbose=0), x)
 
 
+def test_an_encoder_with_lora_weights_has_a_mirror_image_that_is_not_tied():
+    model = linear(np.eye(FEATURES))
+    layer(model, "there").enable_lora(2)
+    assert kdx.build_autoencoder(model).output_shape == (None, FEATURES)
+    with pytest.raises(ValueError, match="LoRA"):
+        kdx.build_autoencoder(model, tied=True)
+
+
 @pytest.mark.parametrize("structure", [dict, list])
 def test_an_input_in_a_structure_and_nested_models(structure):
     inner = keras.Sequential([keras.Input((FEATURES,)), L.Dense(4, name="inner"), L.Dropout(0.2)])
@@ -677,9 +685,10 @@ def test_an_autoencoder_that_cannot_be_built_leaves_no_trace_in_the_encoder(tied
 
     model = chain((6,), L.Dense(4, "relu", name="first"), L.Dense(2, name="second"))
     attributes = {layer.name: set(vars(layer)) for layer in model.layers}
-    with monkeypatch.context() as patch, pytest.raises(error, match="stop here"):
+    with monkeypatch.context() as patch:
         patch.setattr(L.Activation, "compute_output_spec", fails)  # after the encoder has been called
-        kdx.build_autoencoder(model, tied=tied, noise=0.1)
+        with pytest.raises(error, match="stop here"):
+            kdx.build_autoencoder(model, tied=tied, noise=0.1)
     assert {layer.name: set(vars(layer)) for layer in model.layers} == attributes
     # The next call of the encoder is its first one in a graph.
     autoencoder = kdx.build_autoencoder(model, tied=tied)

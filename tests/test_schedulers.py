@@ -550,6 +550,21 @@ class WithOtherMetric(WithOwnMetric):
     called = "total_loss"
 
 
+class WithLossOfEachSample(WithOwnMetric):
+    """Tells several losses at a time, with weights: their mean is the loss of the batch."""
+
+    def parts(self, loss):
+        return keras.ops.stack([loss * 0.5, loss * 2.5]), np.array([3.0, 1.0], "float32")
+
+    def told(self, loss):
+        self.mean.update_state(*self.parts(loss))
+        return {"loss": self.mean.result()}
+
+    def jax_told(self, loss, metrics):
+        metrics = self.mean.stateless_update_state(metrics, *self.parts(loss))
+        return {"loss": self.mean.stateless_result(metrics)}, metrics
+
+
 class Silent(OwnStep):
     def told(self, loss):
         return {"cost": loss}
@@ -558,7 +573,7 @@ class Silent(OwnStep):
         return {"cost": loss}, metrics
 
 
-@pytest.mark.parametrize("kind", [OwnStep, WithOwnMetric, WithOtherMetric])
+@pytest.mark.parametrize("kind", [OwnStep, WithOwnMetric, WithOtherMetric, WithLossOfEachSample])
 def test_a_train_step_of_the_users_tells_its_loss(kind):
     callback = range_test()
     model = kind()

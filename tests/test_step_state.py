@@ -241,7 +241,8 @@ def test_an_interrupt_while_an_optimizer_is_rebuilt_leaves_it_as_it_was(at, kind
     optimizer = REBUILT[kind]()
     weights = [keras.Variable(np.ones(shape), name=f"w{i}") for i, shape in enumerate([(2,), (3,), (4,)])]
     optimizer.build(weights[:2])
-    optimizer.apply([keras.ops.ones((2,)), keras.ops.ones((3,))], weights[:2])
+    for i, variable in enumerate(optimizer.variables):
+        variable.assign(np.full(variable.shape, i + 1))
     levels = [optimizer, getattr(optimizer, "inner_optimizer", optimizer)]
     innermost = levels[-1]
     before = [(dict(vars(o)), list(o.variables)) for o in levels]
@@ -258,8 +259,9 @@ def test_an_interrupt_while_an_optimizer_is_rebuilt_leaves_it_as_it_was(at, kind
     for variable, value in zip(optimizer.variables, values, strict=True):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
     rebuild(optimizer, weights)  # and it can be done again
-    optimizer.apply([keras.ops.ones(w.shape) for w in weights], weights)
     assert len(optimizer.variables) > len(values)
+    again = [float(keras.ops.convert_to_numpy(v).ravel()[0]) for v in optimizer.variables]
+    assert set(again) >= {float(value.ravel()[0]) for value in values}
 
 
 def test_an_interrupt_between_entering_and_replacing_leaves_nothing_replaced():

@@ -64,7 +64,7 @@ def test_calibration_error_by_hand():
 def test_the_lower_edge_belongs_to_a_bin_and_1_to_the_last():
     # bins of 0.25: 0.5 and 0.7 share one, 0.75 and 1 the last
     probabilities = [[0.5, 0.5], [0.7, 0.3], [0.75, 0.25], [1.0, 0.0]]
-    y_true = [0, 1, 1, 0]
+    y_true = [0, 1, 0, 1]
     expected = (abs(1 - (0.5 + 0.7)) + abs(1 - (0.75 + 1))) / 4
     own = kdx.expected_calibration_error(y_true, probabilities, bins=4)
     assert own == pytest.approx(expected, abs=ROUNDING)
@@ -170,6 +170,8 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
         (lambda: kdx.risk_coverage([], []), ValueError, "n above 0"),
         (lambda: kdx.risk_coverage([0, 1], [0.1, math.nan]), ValueError, "`uncertainty` to have no NaN"),
         (lambda: kdx.plot_uncertainty([True], [math.nan]), ValueError, "finite"),
+        (lambda: kdx.plot_uncertainty([True], [0.1], bins=2**31), ValueError, "bins=2147483648"),
+        (lambda: kdx.plot_uncertainty([True], [0.1], bins=2.5), TypeError, "bins=2.5"),
         (lambda: kdx.plot_band([0, 1], [0], [1, 1]), ValueError, "one length"),
     ],
 )
