@@ -906,7 +906,7 @@ def functional(build, *args, **kwargs):
 
 
 REFUSED = {
-    "'noisy.*' of class `Noisy` draws random numbers": lambda: functional(Noisy(), (3,)),
+    "gave different outputs.*without the layer": lambda: functional(Noisy(), (3,)),
     "Two calls of the model gave different outputs.*without the layer that does so": OwnThatDraws.called,
     "mc_predict.*layers=.*'mc'": lambda: dense_model(kdx.MCDropout(0.5, seed=1, name="mc")),
     "'drop' is called with `training=True`.*mc_predict": lambda: functional(
@@ -949,7 +949,7 @@ def test_a_way_out_is_named_where_it_leads_out(kind):
         assert fast.engine == "numpy"
     else:
         assert kind is not kdx.MCDropout
-        assert f"{layer.name!r} of class" in str(caught.value)
+        assert "Build the model without the layer" in str(caught.value)
 
 
 LARGE_BATCHES = {
