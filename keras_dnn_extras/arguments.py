@@ -5,7 +5,6 @@ from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
 
-import keras
 import numpy as np
 
 PACKAGE = "keras_dnn_extras"  # the name that classes are registered under: part of the file format
@@ -37,11 +36,10 @@ def positive_float(name: str, value: Any) -> float:
 
     Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
     """
-    if isinstance(value, Decimal):
+    shape, dtype = getattr(value, "shape", None), str(getattr(value, "dtype", ""))
+    is_number = shape is not None and tuple(shape) == () and ("float" in dtype or "int" in dtype)
+    if isinstance(value, Decimal) or (is_number and not isinstance(value, Real)):
         value = float(value)
-    elif not isinstance(value, Real) and tuple(getattr(value, "shape", (None,))) == ():
-        is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
-        value = (keras.ops.convert_to_numpy(value) if is_tensor else np.asarray(value)).item()
     check_positive(name, value)
     return float(value)
 
