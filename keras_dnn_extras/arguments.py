@@ -47,8 +47,9 @@ def positive_float(name: str, value: Any) -> float:
 
     Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
     """
-    dtype = str(getattr(value, "dtype", "")) if tuple(getattr(value, "shape", (None,))) == () else ""
-    if isinstance(value, Decimal) or "float" in dtype or "int" in dtype:
+    shape, dtype = getattr(value, "shape", None), str(getattr(value, "dtype", ""))
+    is_number = shape is not None and tuple(shape) == () and ("float" in dtype or "int" in dtype)
+    if isinstance(value, Decimal) or (is_number and not isinstance(value, Real)):
         value = float(value)
     check_positive(name, value)
     return float(value)
