@@ -18,7 +18,6 @@ from keras_dnn_extras.optimizers import innermost_optimizer
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
-from keras_dnn_extras.trainable import weights_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -170,13 +169,13 @@ class GradientNormMonitor(StepCallback):
         self._variables = list(map(id, variables))
         owner = owners(self.model)
         if not self._columns:
-            self._name_layers({owner[id(weight)] for weight in weights_of(self.model)})
+            self._name_layers({owner[id(weight)] for weight in self.step_state.weights_of_fit})
         self._columns = {name: [] for name in self._columns}
         for column, variable in enumerate(variables):
             self._columns[owner[id(variable)]].append(column)
 
     def _name_layers(self, found: set[str]) -> None:
-        # All from the first epoch on, also if they are frozen: CSVLogger writes its heading then.
+        # From the first epoch on, also those unfrozen later: CSVLogger writes its heading then.
         names = [name for name in layers_by_path(self.model) if name in found]
         self._columns = {name: [] for name in names}
         self._measured = {name: bytearray() for name in names}

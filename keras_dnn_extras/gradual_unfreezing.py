@@ -204,6 +204,8 @@ class GradualUnfreezing(StepCallback):
         return found
 
     def take_part(self, step_state: StepState) -> None:
+        stages = list(self._left)
+        step_state.will_train(lambda: [variable for stage in stages for variable in stage.weights])
         if self._restored or self._known() - set(map(id, self.model.trainable_variables)):
             step_state.follow_trainable({})
 

@@ -65,6 +65,7 @@ class StepState:
         self._losses: dict[Any, list] = {}  # by callback, what it has not yet asked for
         self._batch_losses: BatchLosses | None = None
         self._records: dict[Any, list] = {}
+        self._to_train: list[Callable[[], list[keras.Variable]]] = []
         self._changes = False  # whether those of the weights are measured
         self._measurements: GradientMeasurements | None = None
         if model.train_function is None:  # a loop of the user's own, and no `fit` before
@@ -207,6 +208,20 @@ class StepState:
         self._pacing.starts = started
         self._measurements = None  # which has a column for each of them. All was read when the epoch ended
         accept_trainable(model)
+
+    def will_train(self, weights: Callable[[], list[keras.Variable]]) -> None:
+        """Tell of weights that `follow_trainable` will train in a later epoch. Before the first epoch.
+
+        Args:
+            weights: returns them, once the model is built.
+        """
+        self._to_train.append(weights)
+
+    @property
+    def weights_of_fit(self) -> list[keras.Variable]:
+        """The weights that are trained in this fit, now or later. None before the model is built."""
+        later = [variable for weights in self._to_train for variable in weights()]
+        return [*self._model.trainable_variables, *later]
 
     def record_losses(self, callback: Any) -> None:
         """Have the loss of each batch recorded."""

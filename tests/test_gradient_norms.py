@@ -775,20 +775,27 @@ def test_an_epoch_without_an_update_logs_nan():
         assert not math.isnan(logs[name][1])
 
 
-def test_every_epoch_has_the_keys_of_all_layers_also_if_its_model_is_not_built_yet(tmp_path):
+@pytest.mark.parametrize("plan", [{}, {3: "frozen"}, {1: "norm", 3: "frozen"}])
+def test_every_epoch_has_the_keys_of_what_this_fit_trains_also_if_its_model_is_not_built_yet(
+    plan, tmp_path
+):
     x, y = truth.data(2)
     frozen = keras.layers.Dense(3, name="frozen", trainable=False)
     norm_layer = keras.layers.BatchNormalization(name="norm", trainable=False)
     model = keras.Sequential([frozen, norm_layer, keras.layers.ReLU(), truth.dense()])
     model.compile(SGD(0.1, gradient_accumulation_steps=3), truth.MeanOutput())
-    logger = keras.callbacks.CSVLogger(tmp_path / "log.csv")
-    logs = fit(model, x, y, kdx.GradientNormMonitor(update_ratios=True), logger).history
+    callbacks = [keras.callbacks.CSVLogger(tmp_path / "log.csv")]
+    if plan:
+        callbacks += [kdx.GradualUnfreezing(plan, batch_norm=True)]
+    logs = fit(model, x, y, kdx.GradientNormMonitor(update_ratios=True), *callbacks).history
+    trained = {"linear", *plan.values()}
     for kind in ("gradient_norm", "update_ratio"):
-        for name in ("frozen", "norm", "linear"):
-            updated = [False, name == "linear"]  # the first epoch is shorter than an update
+        assert {name for name in logs if name.startswith(f"{kind}/")} == {f"{kind}/{n}" for n in trained}
+        for name in trained:
+            updated = [False, name != "frozen"]  # the first epoch is shorter than an update
             assert np.isfinite(logs[f"{kind}/{name}"]).tolist() == updated
     header, *rows = csv.reader((tmp_path / "log.csv").read_text().splitlines())
-    assert {f"gradient_norm/{name}" for name in ("frozen", "norm", "linear")} < set(header)
+    assert {f"gradient_norm/{name}" for name in trained} < set(header)
     assert [len(row) for row in rows] == [len(header)] * EPOCHS
 
 
