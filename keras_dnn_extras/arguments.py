@@ -32,7 +32,7 @@ def _check_float(name: str, value: Any) -> None:
     except OverflowError as error:  # of an int of more than 308 digits, which may be too many to print
         raise ValueError(
             f"Expected `{name}` to be at most {np.finfo('float64').max:.2g}, the largest float. "
-            f"Received: {name} of the type {type(value).__name__}, and larger"
+            f"Received: {name}=<{type(value).__name__}, too large to print>"
         ) from error
 
 

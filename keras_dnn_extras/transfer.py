@@ -10,6 +10,7 @@ from keras_dnn_extras.arguments import check_bool, positive_float
 from keras_dnn_extras.copying import copied
 from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
 from keras_dnn_extras.model_state import check_recompilable, recompile
+from keras_dnn_extras.rebuilding import check_followed
 from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.trainable import set_trainable, to_unfreeze, within
 from keras_dnn_extras.undoing import trained_as_before_on_error, unconnected_on_error
@@ -193,13 +194,12 @@ def _check_preprocessor(model: Any) -> None:
 def _check_graph(model: keras.Model) -> None:
     if functional_of(model) is not None:
         return
+    check_followed(model)
     is_sequential = isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
     if is_sequential and model.built:
-        unknown = next((layer for layer in model.layers if not layer._inbound_nodes), model.layers[0])
         raise ValueError(
-            f"The layer {unknown.name!r}, `{type(unknown).__name__}`, does not tell the shape of its "
-            "outputs, or takes several tensors, so that Keras has no graph of the model to cut. Give its "
-            f"class a `compute_output_shape`, or make a functional model. Received: model={model}"
+            "The first layer of the model takes several tensors, so that Keras has no graph of the model. "
+            f"Make it a functional model. Received: model={model}"
         )
     if not is_sequential:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from keras_dnn_extras.arguments import check_positive
+from keras_dnn_extras.arguments import check_positive, real_array
 from keras_dnn_extras.plotting import axes
 
 Floats = NDArray[np.float64]
@@ -99,7 +99,7 @@ def entropy_decomposition(probabilities: ArrayLike) -> Entropies:
         Depeweg et al., Decomposition of Uncertainty in Bayesian Deep Learning, 2018
         (https://arxiv.org/abs/1710.07283).
     """
-    samples = np.asarray(probabilities, "float64")
+    samples = real_array("probabilities", probabilities)
     if samples.ndim < 3 or 0 in samples.shape:
         raise ValueError(
             "Expected `probabilities` to be of shape `(samples, n, classes)`, none of them 0. "
@@ -226,7 +226,7 @@ def risk_coverage(errors: ArrayLike, uncertainty: ArrayLike) -> RiskCoverage:
         Geifman & El-Yaniv, Selective Classification for Deep Neural Networks, 2017
         (https://arxiv.org/abs/1705.08500).
     """
-    losses, scores = np.asarray(errors, "float64"), np.asarray(uncertainty, "float64")
+    losses, scores = real_array("errors", errors), real_array("uncertainty", uncertainty)
     if losses.ndim != 1 or losses.shape != scores.shape or not len(losses):
         raise ValueError(
             "Expected `errors` and `uncertainty` to be of one shape `(n,)`, n above 0. "
@@ -299,7 +299,9 @@ class Moments:
 
 def _checked(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.int64], Floats]:
     """Return labels of shape `(n,)` and probabilities of shape `(n, classes)`."""
-    labels, rows = np.asarray(y_true), np.asarray(probabilities, "float64")
+    rows = real_array("probabilities", probabilities)
+    real_array("y_true", y_true)  # raises where lists differ in length
+    labels = np.asarray(y_true, None if np.size(y_true) else "int64")
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise ValueError(
             "Expected `y_true` to be integer labels of shape `(n,)`. Those of one-hot labels are "
@@ -313,7 +315,7 @@ def _checked(y_true: ArrayLike, probabilities: ArrayLike) -> tuple[NDArray[np.in
         rows = rows[:, 0]
     if rows.ndim == 1:
         rows = both_classes(rows)
-    if labels.ndim != 1 or rows.ndim != 2 or len(labels) != len(rows) or not len(labels):
+    if labels.ndim != 1 or rows.ndim != 2 or len(labels) != len(rows) or 0 in rows.shape:
         raise ValueError(
             "Expected `y_true` to be of shape `(n,)` and `probabilities` of shape `(n, classes)`, n above "
             f"0. Received: shapes {np.shape(y_true)} and {np.shape(probabilities)}"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keras_dnn_extras.arguments import check_number
+from keras_dnn_extras.arguments import check_number, real_array
 from keras_dnn_extras.plotting import axes
 from keras_dnn_extras.uncertainty import expected_calibration_error, reliability
 
@@ -43,7 +43,7 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
         Hendrycks & Gimpel, A Baseline for Detecting Misclassified Examples, 2017
         (https://arxiv.org/abs/1610.02136).
     """
-    right, scores = np.asarray(correct, bool), np.asarray(uncertainty, "float64")
+    right, scores = np.asarray(correct, bool), real_array("uncertainty", uncertainty)
     if right.ndim != 1 or right.shape != scores.shape or not np.isfinite(scores).all():
         raise ValueError(
             "Expected `correct` and `uncertainty` to be finite and of one shape `(n,)`. "
@@ -127,7 +127,8 @@ def plot_band(x: ArrayLike, mean: ArrayLike, std: ArrayLike, *, data: Any = None
     Reference:
         Gal & Ghahramani, Dropout as a Bayesian Approximation, 2016 (https://arxiv.org/abs/1506.02142).
     """
-    places, middle, width = (np.asarray(a, "float64").reshape(-1) for a in (x, mean, std))
+    arrays = {"x": x, "mean": mean, "std": std}
+    places, middle, width = (real_array(name, values).reshape(-1) for name, values in arrays.items())
     if not len(places) == len(middle) == len(width):
         raise ValueError(
             "Expected `x`, `mean` and `std` to be of one length. "

@@ -353,7 +353,7 @@ torch_only = pytest.mark.skipif(keras.backend.backend() != "torch", reason="modu
 @pytest.mark.parametrize("make", [shapeless, pytest.param(of_torch, marks=torch_only)])
 @pytest.mark.parametrize("after", [None, "body"])
 def test_a_layer_that_tells_no_shape_is_named(make, after):
-    with pytest.raises(ValueError, match=r"'body', `(Shapeless|TorchModuleWrapper)`, does not tell"):
+    with pytest.raises(ValueError, match=r"'body' does not tell the shape"):
         kdx.replace_head(make(), L.Dense(3), after=after)
 
 

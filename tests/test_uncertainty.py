@@ -70,7 +70,7 @@ def test_the_lower_edge_belongs_to_a_bin_and_1_to_the_last():
     assert own == pytest.approx(expected, abs=ROUNDING)
 
 
-@pytest.mark.parametrize("bins", [2**31, 2**70, 10**400])
+@pytest.mark.parametrize("bins", [2**31, 2**70])
 def test_bins_that_are_empty_cost_nothing(bins):
     # in a bin of its own each prediction is off by all that its probability lacks to 1, or by all of it
     probabilities = random_probabilities(40, 3)
@@ -173,6 +173,15 @@ GOOD = [[0.5, 0.5], [0.2, 0.8]]
         (lambda: kdx.plot_uncertainty([True], [0.1], bins=2**31), ValueError, "bins=2147483648"),
         (lambda: kdx.plot_uncertainty([True], [0.1], bins=2.5), TypeError, "bins=2.5"),
         (lambda: kdx.plot_band([0, 1], [0], [1, 1]), ValueError, "one length"),
+        (lambda: kdx.plot_band([0], [1j], [1]), TypeError, "`mean`.*real numbers"),
+        (lambda: kdx.entropy_decomposition("text"), TypeError, "`probabilities`.*real numbers"),
+        (lambda: kdx.entropy_decomposition([[["0.5", "0.5"]]]), TypeError, "`probabilities`.*real numbers"),
+        (lambda: kdx.brier_score([0, 1], np.array(GOOD) + 0j), TypeError, "`probabilities`.*real numbers"),
+        (lambda: kdx.brier_score([0, 1], np.ones((2, 0))), ValueError, "n above 0"),
+        (lambda: kdx.brier_score([[0], [0, 1]], GOOD), TypeError, "`y_true`.*real numbers"),
+        (lambda: kdx.brier_score([], []), ValueError, "n above 0"),
+        (lambda: kdx.risk_coverage([None], [0.1]), TypeError, "`errors`.*real numbers"),
+        (lambda: kdx.risk_coverage([[1], [1, 2]], [0.1]), TypeError, "`errors`.*real numbers"),
     ],
 )
 def test_what_makes_no_sense_is_an_error_that_says_so(call, error, message):
