@@ -78,7 +78,14 @@ def _fuse(source: str, target: pathlib.Path, modules: Sequence[str]) -> None:
         result = fuse_batch_norm(model)
     with _telling(f"{target}: cannot be written"):
         _save(result.model, destination)
-    print(result.report)
+    _print(result.report)
+
+
+def _print(report: object) -> None:
+    try:
+        print(report, flush=True)
+    except BrokenPipeError:  # as of `| head`: nobody reads on, also when Python flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

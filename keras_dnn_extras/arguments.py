@@ -43,15 +43,15 @@ def check_positive(name: str, value: Any, kind: type = Real) -> None:
 
 
 def positive_float(name: str, value: Any) -> float:
-    """Return `value` as a float; raise unless it is one number, positive and finite.
+    """Return `value` as a float; raise unless it is one number, positive and in the range of float32.
 
-    Tensors, variables and arrays of one number are numbers too, as `optimizer.learning_rate` is.
+    Tensors, variables and arrays of shape `()` are numbers too, as `optimizer.learning_rate` is.
     """
     shape, dtype = getattr(value, "shape", None), str(getattr(value, "dtype", ""))
     is_number = shape is not None and tuple(shape) == () and ("float" in dtype or "int" in dtype)
     if isinstance(value, Decimal) or (is_number and not isinstance(value, Real)):
         value = float(value)
-    check_positive(name, value)
+    check_in_float32(name, value)
     return float(value)
 
 
@@ -60,7 +60,8 @@ def check_in_float32(name: str, value: Any, kind: type = Real) -> None:
     check_positive(name, value, kind)
     limits = np.finfo("float32")
     least, most = float(limits.tiny), float(limits.max)
-    expected = f"in the range of float32, from {least:.2g} to {most:.2g}"
+    expected = f"from {least:.2g} to {most:.2g}, the range of float32"
+    expected = f"at most {most:.2g}" if kind is Integral else expected
     check_number(name, value, expected, lambda v: least <= v <= most, kind)
 
 

@@ -32,6 +32,7 @@ class Driving:
         self._writers: dict[str, Callable[[str], None]] = {}
         self._overwritten: set[str] = set()  # what others wrote, and updates overwrote
         self._table: Any = None
+        self._at_start: tuple[float, int] | None = None  # the rate and the batches when the fit began
         # The rate that the last update set, how many batches there were then, as a remainder, and how
         # many updates found another rate although there was none in between.
         self._last: Any = None
@@ -56,6 +57,11 @@ class Driving:
         self._curves[name] = curve
         self._writers[name] = refuse_other_writer
 
+    def begin(self) -> None:
+        """Look at the rate, before any callback of the user's own sees the first epoch begin."""
+        if "learning_rate" in self._curves:
+            self._at_start = self._rate(), self._batches()
+
     def upload(self, coming: np.ndarray, origin: int, variable: Callable) -> None:
         """Write the values of the updates to come, each in the row `iterations % rows`.
 
@@ -75,8 +81,10 @@ class Driving:
         if self._table is None:
             self._table = variable(table.shape, table_dtype())
             if "learning_rate" in self._curves:
+                now = self._rate(), self._batches()
+                rate, batches = self._at_start or now
                 self._last = variable((3,), "float32")
-                self._last.assign(np.array([self._rate(), self._batches(), 0], "float32"))
+                self._last.assign(np.array([*now, rate != now[0] and batches == now[1]], "float32"))
         with np.errstate(over="ignore"):
             self._table.assign(table.astype(table_dtype()))
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras.arguments import check_number, check_positive, positive_float
+from keras_dnn_extras.arguments import check_in_float32, check_number, check_positive, positive_float
 from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
 from keras_dnn_extras.layers import layers_by_path
@@ -84,6 +84,7 @@ def fine_tune(
     """
     learning_rate = positive_float("learning_rate", learning_rate)
     divisor = positive_float("learning_rate_divisor", learning_rate_divisor)
+    check_in_float32("learning_rate / learning_rate_divisor", learning_rate / divisor)
     _check_arguments(epochs, frozen_epochs, layer_decay)
     innermost_optimizer(model)
     check_recompilable(model)

@@ -27,9 +27,14 @@ def callbacks_of_fit(callback: keras.callbacks.Callback) -> list[keras.callbacks
 def loop_of_step() -> FrameType | None:
     """Return the frame that runs the step: of `fit`, or of a loop of the user's own by `train_on_batch`."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name == keras.Model.train_on_batch.__name__:
+    while frame is not None and _is_train_on_batch_of_keras(frame):
         frame = frame.f_back
     return frame
+
+
+def _is_train_on_batch_of_keras(frame: FrameType) -> bool:
+    is_of_model = isinstance(frame.f_locals.get("self"), keras.Model)
+    return is_of_model and frame.f_code.co_name == keras.Model.train_on_batch.__name__
 
 
 def loop_of_fit() -> FrameType | None:

@@ -27,7 +27,7 @@ def draw_lines(ax: Any, norms: list[float], clipped_norms: list[float]) -> None:
         style = {"color": "C1", "linestyle": "--", "marker": ".", "label": "after clipping"}
         ax.plot(np.where(smaller, after, math.nan), **style)
         ax.legend()
-    if max(norms) > 0:
+    if (before > 0).any():  # one may be NaN
         ax.set_yscale("log")
     ax.set_ylabel("gradient norm")
 

@@ -263,7 +263,7 @@ class GradientNormMonitor(StepCallback):
         (changes, _), (weights, _) = (self._of_layers(n, measured.applied) for n in (changes, weights))
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios = changes / weights
-        ratios[np.isinf(ratios)] = math.nan  # of weights that were all 0
+        ratios[weights == 0] = math.nan
         self._append(dict(zip(self._ratios, ratios.T, strict=True)))
         for name, values in zip(self._ratios, ratios.T, strict=True):
             self._mean(name).add(values[~np.isnan(values)])

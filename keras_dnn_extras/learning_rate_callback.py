@@ -121,8 +121,9 @@ class LearningRateCallback(StepCallback):
     def _refuse_other_writer(self, name: str) -> None:
         hyperparameter = "learning rate" if name == "learning_rate" else f"`{name}`"
         raise ValueError(
-            f"`{self.told_as}` and another callback both set the {hyperparameter} in this `fit`. Remove "
-            f"one of them from `callbacks`. Received: callbacks={callbacks_of_fit(self)}"
+            f"`{self.told_as}` sets the {hyperparameter} of each update, and something else set it in this "
+            "`fit` too: another callback, or the `train_step`. Remove one of them. "
+            f"Received: callbacks={callbacks_of_fit(self)}"
         )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

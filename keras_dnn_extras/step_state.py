@@ -269,6 +269,7 @@ class StepState:
             )
             most = min(_ROWS, _NUMBERS // self._width()) if self._records else _ROWS
             self._rows = max(most, self._steps_in_a_call())
+            self._driving.begin()
             self._uploaded = iterations(self.optimizer)
         self._first_of_epoch = iterations(self.optimizer)
         accumulation = self._clock.accumulation

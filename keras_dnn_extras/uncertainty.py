@@ -260,7 +260,10 @@ def reliability(y_true: ArrayLike, probabilities: ArrayLike, bins: int) -> tuple
     confidence, right = rows.max(axis=1), rows.argmax(axis=1) == labels
     bins = min(int(bins), 2**53)  # more than float64 can tell apart
     # Not one array entry for each bin: most are empty where there are many.
-    own = np.minimum(np.floor(confidence * bins), bins - 1)
+    own = np.floor(confidence * bins)
+    own -= confidence < own / bins  # where the product was rounded over an edge
+    own += confidence >= (own + 1) / bins
+    own = np.minimum(own, bins - 1)
     _, group, sizes = np.unique(own, return_inverse=True, return_counts=True)
     count = sizes.astype("float64")
     return count, np.bincount(group, right) / count, np.bincount(group, confidence) / count

@@ -608,6 +608,8 @@ def test_a_learning_rate_for_a_model_that_is_not_compiled_is_an_error():
         kdx.unfreeze(nested(), learning_rate=0.1)
     with pytest.raises(ValueError, match="positive"):
         kdx.unfreeze(nested(), learning_rate=-0.1)
+    with pytest.raises(ValueError, match="range of float32"):  # it would be infinite
+        kdx.unfreeze(nested(), learning_rate=1e39)
     with pytest.raises(TypeError, match="batch_norm"):
         kdx.unfreeze(nested(), batch_norm="yes")
 

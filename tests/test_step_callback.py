@@ -147,14 +147,18 @@ def test_a_loop_of_the_users_own_trains_by_train_on_batch(fitted):
         model.optimizer.learning_rate = 0.0
         fit(model, [], epochs=1)
     callbacks = keras.callbacks.CallbackList([cycle()], model=model, epochs=EPOCHS, steps=BATCHES)
+
+    def train_on_batch(batch):  # named as the method that it calls
+        rows = slice(2 * batch, 2 * batch + 2)
+        callbacks.on_train_batch_begin(batch)
+        model.train_on_batch(x[rows], y[rows])
+        callbacks.on_train_batch_end(batch)
+
     callbacks.on_train_begin()
     for epoch in range(EPOCHS):
         callbacks.on_epoch_begin(epoch)
         for batch in range(BATCHES):
-            rows = slice(2 * batch, 2 * batch + 2)
-            callbacks.on_train_batch_begin(batch)
-            model.train_on_batch(x[rows], y[rows])
-            callbacks.on_train_batch_end(batch)
+            train_on_batch(batch)
         callbacks.on_epoch_end(epoch)
     callbacks.on_train_end()
     assert_weights(model, rates_of(EPOCHS * BATCHES))
@@ -406,9 +410,15 @@ WRITES = {
 def test_a_callback_of_the_users_own_that_writes_beside_ours_is_refused(what, name, ours_first):
     model = truth.linear_model(SGD(momentum=0.9))
     callbacks = [cycle(), hook(**{name: WRITES[what]})]
-    expected = rf"`OneCycleScheduler` and another callback both set the {what}.*callbacks=\[.*Hook"
+    expected = rf"`OneCycleScheduler` sets the {what} of each update, and something.*callbacks=\[.*Hook"
     with pytest.raises(ValueError, match=expected):
         fit(model, callbacks if ours_first else callbacks[::-1])
+
+
+def test_a_write_when_the_only_epoch_begins_is_refused():
+    callbacks = [hook(on_epoch_begin=WRITES["learning rate"]), cycle()]
+    with pytest.raises(ValueError, match="sets the learning rate of each update, and something else"):
+        fit(truth.linear_model(SGD(momentum=0.9)), callbacks, epochs=1)
 
 
 @pytest.mark.parametrize("batches", [1, BATCHES])
@@ -421,7 +431,7 @@ def test_a_single_write_in_the_middle_of_an_epoch_is_refused_when_it_ends(batche
             model.optimizer.learning_rate = 1e-9
 
     decay = kdx.ExponentialLR(0.9)
-    with pytest.raises(ValueError, match="`ExponentialLR` and another callback both set the learning rate"):
+    with pytest.raises(ValueError, match="`ExponentialLR` sets the learning rate of each update"):
         fit(truth.linear_model(SGD(0.1)), [decay, hook(on_train_batch_end=write_once)], batches)
     assert len(calls) == batches
 
@@ -432,7 +442,7 @@ def test_a_writer_is_refused_in_mid_epoch_where_values_are_exchanged(monkeypatch
     count_and_write = hook(
         on_train_batch_begin=lambda model: calls.append(1) or WRITES["learning rate"](model)
     )
-    with pytest.raises(ValueError, match="another callback both set the learning rate"):
+    with pytest.raises(ValueError, match="and something else set it in this `fit` too"):
         fit(truth.linear_model(SGD(0.1)), [cycle(), count_and_write])
     assert len(calls) <= 4
 

@@ -70,6 +70,17 @@ def test_the_lower_edge_belongs_to_a_bin_and_1_to_the_last():
     assert own == pytest.approx(expected, abs=ROUNDING)
 
 
+@pytest.mark.parametrize("bins", [10, 15, 49, 100])
+def test_each_multiple_of_the_width_begins_a_bin(bins):
+    edges = [
+        k / bins for k in range(-(-bins // 2), bins)
+    ]  # each in a bin of its own, right and wrong in turns
+    labels = [i % 2 for i in range(len(edges))]
+    expected = np.mean([edge if wrong else 1 - edge for edge, wrong in zip(edges, labels, strict=True)])
+    own = kdx.expected_calibration_error(labels, [[edge, 1 - edge] for edge in edges], bins=bins)
+    assert own == pytest.approx(expected, abs=ROUNDING)
+
+
 @pytest.mark.parametrize("bins", [2**31, 2**70])
 def test_bins_that_are_empty_cost_nothing(bins):
     # in a bin of its own each prediction is off by all that its probability lacks to 1, or by all of it
