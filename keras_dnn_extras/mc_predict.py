@@ -117,6 +117,10 @@ def mc_predict(
     rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes,
     but that one which was not built is built.
 
+    What was set in the model or its layers since the last call counts: numbers, functions, objects, also in
+    lists, dicts and tuples. After a change within an array or another object call `compile`, as for
+    `predict`.
+
     What lies before the first dropout is computed once for each batch of inputs, and only the rest is
     sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with
     `masks="independent"` the row alone, not on the layers' own seeds, the backend, or `batch_size`. Inputs
