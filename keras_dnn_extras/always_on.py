@@ -4,8 +4,11 @@ A class whose `call` passes `training=True` on, as books tell to write, draws in
 call shows it. A stand-in is called, from equal random states, so that neither layer nor generators move.
 """
 
+import collections
 import contextlib
-from collections.abc import Callable, Iterator
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import keras
@@ -31,8 +34,15 @@ _HEADS = (_LAYERS.MultiHeadAttention, _LAYERS.GroupQueryAttention)
 _OWN = ("keras.", "keras_dnn_extras.")  # where classes come from that are known
 _RATE = 0.5  # of the stand-in: at that of the layer, both ways could look alike
 _LENGTH = 4  # of axes of unknown length
+_LENGTHS = (_LENGTH, 16, 32, 60, 100, 64, 84, 128, 224, 299, 1)  # where a layer takes no such short ones
+_LARGEST = 2**22  # numbers in an array
+_MUTABLE = (list, dict, set, collections.deque, bytearray, np.ndarray)
 
 Likeness = Literal["training", "always", "other"]
+
+
+class _NotTakenError(Exception):
+    """A layer does not take the inputs that it was tried with."""
 
 
 def is_known(layer: Any) -> bool:
@@ -51,35 +61,63 @@ def dropping_class(layer: Any) -> Any:
     return next((kind for kind in type(layer).__mro__ if kind in DROPPING), None)
 
 
-def likeness(layer: Any) -> Likeness:
+def likeness(layer: Any, lengths: Sequence[int] = ()) -> Likeness:
     """Return what a layer of a class of the user's own does, by the class that it is made from.
+
+    Args:
+        lengths: to try for axes of unknown length, besides the usual ones.
 
     Returns:
         `"training"`: the same as that of Keras, in training and at inference. `"always"`: in every call
         what that one does in training. `"other"`: neither of these, or what cannot be found out.
     """
-    base, layer = dropping_class(layer), _built(layer)
+    base = dropping_class(layer)
     if type(layer).call is base.call and type(layer).__call__ is base.__call__:
         return "training"
-    arguments = _arguments(layer)
-    if arguments is None:
-        return "other"
-    own, active = _own_call(layer), _outputs(layer, base.call, arguments, training=True)
-    if not _same(_outputs(layer, own, arguments, training=True), active):
+    return _tried(_compared, layer, lengths) or "other"
+
+
+def draws_at_inference(layer: Any, lengths: Sequence[int] = ()) -> bool | None:
+    """Return whether two calls of a layer in inference mode differ, or None if it cannot be called.
+
+    Args:
+        lengths: as for `likeness`.
+    """
+
+    def differ(layer: Any, arguments: tuple) -> bool:
+        return not _same(*_outputs(layer, _own_call(layer), arguments, False, times=2))
+
+    return _tried(differ, layer, lengths)
+
+
+def _tried(test: Callable[[Any, tuple], Any], layer: Any, lengths: Sequence[int] = ()) -> Any:
+    """Return what `test` finds of a layer and arguments that it takes, or None where it takes none."""
+    for length in dict.fromkeys([_LENGTH, *lengths, *_LENGTHS]):
+        with contextlib.suppress(_NotTakenError):
+            other = _built(layer)
+            arguments = _arguments(other, length)
+            return None if arguments is None else test(other, arguments)
+    return None
+
+
+@contextlib.contextmanager
+def _code_of_the_user() -> Iterator[None]:
+    """Run what is not ours on inputs that are none of its model's: it may raise whatever it likes."""
+    try:
+        yield
+    except Exception as error:
+        raise _NotTakenError from error
+
+
+def _compared(layer: Any, arguments: tuple) -> Likeness:
+    base, own = dropping_class(layer), _own_call(layer)
+    active = _outputs(layer, own, arguments, training=True)  # first, as it is what may not be taken
+    if not _same(active, _outputs(layer, base.call, arguments, training=True)):
         return "other"
     at_inference = _outputs(layer, own, arguments, training=False)
     if _same(at_inference, _outputs(layer, base.call, arguments, training=False)):
         return "training"  # which is the same as always where nothing is dropped
     return "always" if _same(at_inference, active) else "other"
-
-
-def draws_at_inference(layer: Any) -> bool | None:
-    """Return whether two calls of a layer in inference mode differ, or None if it cannot be called."""
-    layer = _built(layer)
-    arguments = _arguments(layer)
-    if arguments is None:
-        return None
-    return not _same(*_outputs(layer, _own_call(layer), arguments, False, times=2))
 
 
 def way_out(layer: Any) -> str:
@@ -106,16 +144,22 @@ def _outputs(layer: Any, call: Callable, arguments: tuple, training: bool, times
     found = []
     with random_states_kept(), _attributes_kept(layer), equivalence.no_trace():
         for _ in range(times):
-            outputs = tree.flatten(call(_stand_in(layer), *args, **kwargs))
-            found.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
+            with _code_of_the_user():
+                outputs = tree.flatten(call(_stand_in(layer), *args, **kwargs))
+                found.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
     return found if times > 1 else found[0]
 
 
 @contextlib.contextmanager
 def _attributes_kept(layer: Any) -> Iterator[None]:
-    """Put back, afterwards, what the layers within `layer` held, such as the masks of a cell."""
+    """Put back, afterwards, what the layers within `layer` held, such as the masks of a cell.
+
+    Within, they hold copies of their containers: a call may append to a list.
+    """
     held = [(vars(part), dict(vars(part))) for part in layer._flatten_layers()]
     try:
+        for attributes, before in held:
+            attributes.update({name: _copied(value) for name, value in before.items()})
         yield
     finally:
         for attributes, before in held:
@@ -124,11 +168,27 @@ def _attributes_kept(layer: Any) -> Iterator[None]:
             attributes.update(before)
 
 
+def _copied(value: Any) -> Any:
+    """Return a copy of a container and of the containers in it, or `value` itself."""
+    if not isinstance(value, _MUTABLE):
+        return value
+    if type(value).__module__.startswith("keras."):  # which would track what is put into the copy
+        kind: Any = next(kind for kind in _MUTABLE if isinstance(value, kind))
+        value = kind(value)
+    else:
+        value = copy.copy(value)
+    if isinstance(value, list):
+        value[:] = map(_copied, value)
+    elif isinstance(value, dict):
+        value.update({key: _copied(item) for key, item in value.items()})
+    return value
+
+
 def _built(layer: Any) -> Any:
     """Return a recurrent layer that is built: `layer`, or another one from its config."""
     if layer.built or not isinstance(layer, _RECURRENT):
         return layer
-    with random_states_kept():
+    with random_states_kept(), _code_of_the_user():
         other = type(layer).from_config(layer.get_config())
         other.build((None, None, _LENGTH))
     return other
@@ -148,13 +208,17 @@ def _same(first: list, second: list) -> bool:
     return len(first) == len(second) and all(a.shape == b.shape and (a == b).all() for a, b in pairs)
 
 
-def _arguments(layer: Any) -> tuple[tuple, dict[str, Any]] | None:
-    """Return arguments that a layer can be called with: random ones like those it was called with."""
+def _arguments(layer: Any, length: int) -> tuple[tuple, dict[str, Any]] | None:
+    """Return arguments that a layer can be called with: random ones like those it was called with.
+
+    Args:
+        length: of axes of unknown length.
+    """
     rng = np.random.default_rng(0)
 
     def array(item: Any) -> Any:
         return (
-            _array(tuple(item.shape), item.dtype, layer, rng)
+            _array(tuple(item.shape), item.dtype, layer, length, rng)
             if isinstance(item, keras.KerasTensor)
             else item
         )
@@ -166,14 +230,16 @@ def _arguments(layer: Any) -> tuple[tuple, dict[str, Any]] | None:
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         return tree.map_structure(array, (tuple(args), kwargs))
     shapes = _shapes(layer)
-    arrays = [_array(shape, "float32", layer, rng) for shape in shapes]
+    arrays = [_array(shape, "float32", layer, length, rng) for shape in shapes]
     if isinstance(layer, _IN_LIST):
         return (arrays,), {}
     return (tuple(arrays), {}) if arrays else None
 
 
-def _array(shape: tuple, dtype: Any, layer: Any, rng: np.random.Generator) -> Any:
-    shape = tuple(_LENGTH if length is None else length for length in shape)
+def _array(shape: tuple, dtype: Any, layer: Any, length: int, rng: np.random.Generator) -> Any:
+    shape = tuple(length if known is None else known for known in shape)
+    if math.prod(shape) > _LARGEST:
+        raise _NotTakenError
     dtype = keras.backend.standardize_dtype(dtype)
     if "float" not in dtype:
         return keras.ops.ones(shape, dtype)

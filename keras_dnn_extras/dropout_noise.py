@@ -5,12 +5,13 @@ drawn by NumPy, so that it does not depend on the backend, the batch, or how man
 """
 
 import contextlib
+import copy
 import functools
 import inspect
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,11 @@ class Request:
         return math.prod(self.shape)
 
 
-def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
+def dropout_layers(model: keras.Model, lengths: Sequence[int] = ()) -> list[keras.layers.Layer]:
     """Return the layers of `model` that drop something in training, in the model's order.
+
+    Args:
+        lengths: of the axes of inputs that are there, which layers can be tried with.
 
     Raises:
         ValueError: a layer draws random numbers in a way of its own, or drops within a loop over time.
@@ -65,10 +69,15 @@ def dropout_layers(model: keras.Model) -> list[keras.layers.Layer]:
     found: list[keras.layers.Layer] = []
     within: set[int] = set()  # layers of loops over time
     for layer in model._flatten_layers(include_self=False):
-        if not is_known(layer) and _draws(layer) and (not drops(layer) or likeness(layer) == "other"):
+        if (
+            not is_known(layer)
+            and _draws(layer)
+            and (not drops(layer) or likeness(layer, lengths) == "other")
+        ):
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers of its "
-                f"own, which cannot be told apart by sample and input. {way_out(layer)}. "
+                f"own, which cannot be told apart by sample and input. "
+                f"{untried(layer, lengths)}{way_out(layer)}. "
                 f"Received: layer={layer}"
             )
         if id(layer) in within and isinstance(layer, _DROPOUT) and layer.rate > 0:
@@ -103,9 +112,16 @@ def plain_classes_of_own(model: keras.Model) -> dict[type, type]:
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
                 "call, and does more than a layer of Keras that could be put in its place. "
-                f"{way_out(layer)}. Received: layer={layer}"
+                f"{untried(layer)}{way_out(layer)}. Received: layer={layer}"
             )
     return classes
+
+
+def untried(layer: Any, lengths: Sequence[int] = ()) -> str:
+    """Return a remark on a layer that could not be called, of which the worst is supposed."""
+    if draws_at_inference(layer, lengths) is not None:
+        return ""
+    return "That is only supposed, as it took no inputs that it was tried with. "
 
 
 def drops_within(layer: Any) -> bool:
@@ -318,11 +334,13 @@ class Streams:
     Args:
         seed: int >= 0.
         shared: whether all rows of a sample have the same.
+        is_once: whether each sample is asked for once, where they are not shared: no generator is kept.
     """
 
-    def __init__(self, seed: int, shared: bool):
+    def __init__(self, seed: int, shared: bool, is_once: bool = False):
         self._seed = seed
         self._shared = shared
+        self._is_once = is_once
         self._generators: dict[tuple, Any] = {}
 
     def draw(self, request: Request, first: int, samples: int, rows: int) -> np.ndarray:
@@ -336,12 +354,23 @@ class Streams:
         drawn = [_drawn(self._generator(request, k), request, rows) for k in range(first, first + samples)]
         return np.stack(drawn).reshape(samples, rows, *request.shape)
 
+    def position(self) -> dict[tuple, Any]:
+        """Return how far the noise is drawn, for `move_to`."""
+        return copy.deepcopy(self._generators)
+
+    def move_to(self, position: dict[tuple, Any]) -> None:
+        """Go on behind the noise that was drawn up to `position`, by these streams or by equal ones."""
+        self._generators = copy.deepcopy(position)
+
     def _generator(self, request: Request, *sample: int) -> np.random.Generator:
         key = (request.call, *sample)
-        if key not in self._generators:
-            entropy = np.random.SeedSequence(self._seed, spawn_key=key)
-            self._generators[key] = np.random.Generator(np.random.SFC64(entropy))
-        return self._generators[key]
+        if key in self._generators:
+            return self._generators[key]
+        entropy = np.random.SeedSequence(self._seed, spawn_key=key)
+        generator = np.random.Generator(np.random.SFC64(entropy))
+        if self._shared or not self._is_once:
+            self._generators[key] = generator
+        return generator
 
 
 def _drawn(generator: np.random.Generator, request: Request, count: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from keras_dnn_extras.always_on import (
 )
 from keras_dnn_extras.arguments import PACKAGE
 from keras_dnn_extras.copying import copied
-from keras_dnn_extras.dropout_noise import dropout_layers, drops_within, plain_classes_of_own
+from keras_dnn_extras.dropout_noise import dropout_layers, drops_within, plain_classes_of_own, untried
 from keras_dnn_extras.mc_dropout import (
     MCAlphaDropout,
     MCDropout,
@@ -172,7 +172,7 @@ def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
         if likeness(layer) == "other":
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` does more than the layer that "
-                f"it is made from, and no other can be put in its place. {way_out(layer)}. "
+                f"it is made from, and no other can be put in its place. {untried(layer)}{way_out(layer)}. "
                 f"Received: layer={layer}"
             )
     return {type(layer): MC_CLASSES[dropping_class(layer)] for layer in own}
@@ -262,7 +262,8 @@ def _inactive(model: keras.Model) -> list[keras.layers.Layer]:
     for layer in model._flatten_layers():
         if type(layer) in MC_CLASSES.values():
             active |= set(map(id, layer._flatten_layers()))
-    found = [getattr(layer, "layer", layer) for layer in dropout_layers(model)]  # of `TimeDistributed`
+    layers = dropout_layers(model)
+    found = [layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer for layer in layers]
     return [layer for layer in found if id(layer) not in active]
 
 

@@ -15,6 +15,7 @@ from keras import tree
 
 from keras_dnn_extras.arguments import check_bool, check_number, check_positive, check_verbose
 from keras_dnn_extras.batches import batches, number_of_batches, with_first
+from keras_dnn_extras.data_shapes import are_arrays
 from keras_dnn_extras.mc_sampler import Noise, Part, samplers_of
 from keras_dnn_extras.mc_tally import Tally
 from keras_dnn_extras.raw_inputs import preprocessed, preprocessor_of, with_arrays_of_strings
@@ -116,6 +117,10 @@ def mc_predict(
     rest is in inference mode, BatchNormalization with its moving averages. Nothing of the model changes,
     but that one which was not built is built.
 
+    What was set in the model or its layers since the last call counts: numbers, functions, objects, also in
+    lists, dicts and tuples. After a change within an array or another object call `compile`, as for
+    `predict`.
+
     What lies before the first dropout is computed once for each batch of inputs, and only the rest is
     sampled. Masks depend on `seed`, the number of the sample, the place of the layer, and with
     `masks="independent"` the row alone, not on the layers' own seeds, the backend, or `batch_size`. Inputs
@@ -179,9 +184,12 @@ def mc_predict(
     samplers = samplers_of(model, first)
     rows = min(int(batch_size), len(tree.flatten(first)[0]))
     count = number_of_batches(x, int(batch_size))
-    if keep_samples and tolerance is None:
-        _check_memory(samplers.of(first, from_logits).bytes_of(int(samples), rows * (count or 1)), samples)
-    noise = Noise(random.getrandbits(31) if seed is None else int(seed), masks == "shared")
+    most = int(samples) if tolerance is None else _most(samples, max_samples)
+    if keep_samples:
+        needed = samplers.of(first, from_logits).bytes_of(most, rows * (count or 1))
+        _check_memory(needed, f"samples={samples}" if tolerance is None else f"max_samples={most}")
+    seed = random.getrandbits(31) if seed is None else int(seed)
+    noise = Noise(seed, masks == "shared", count == 1 and are_arrays(x))
     parts = (Part(samplers.of(batch, from_logits), noise, batch, rows, keep_samples) for batch in source)
     bar = keras.utils.Progbar(count, verbose=verbose, unit_name="batch")
     done = []
@@ -191,8 +199,7 @@ def mc_predict(
             done.append(part.finished())
             bar.update(len(done), finalize=False)
     else:
-        most = 10 * int(samples) if max_samples is None else int(max_samples)
-        done = _sampled_until(tolerance, max(most, _FEWEST), list(parts), bar)
+        done = _sampled_until(tolerance, most, list(parts), bar)
     bar.update(len(done), finalize=True)
     samplers.note()
     return _prediction(done)
@@ -205,6 +212,11 @@ def _source(model: keras.Model, x: Any, batch_size: int) -> tuple[Any, Iterator]
         return x, batches(x, batch_size)
     x = with_arrays_of_strings(x)
     return x, preprocessed(preprocessor, batches(x, batch_size))
+
+
+def _most(samples: int, max_samples: int | None) -> int:
+    """Return how many samples are taken at most where a tolerance ends it."""
+    return max(10 * int(samples) if max_samples is None else int(max_samples), _FEWEST)
 
 
 def _sampled_until(tolerance: float, most: int, parts: list[Part], bar: Any) -> list[Part]:
@@ -286,7 +298,7 @@ def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, v
     if masks not in ("shared", "independent"):
         raise ValueError(f'Expected `masks` to be "shared" or "independent". Received: masks={masks!r}')
     check_bool("keep_samples", keep_samples)
-    if not all(isinstance(each, bool) for each in tree.flatten(from_logits)):
+    if not all(isinstance(each, (bool, np.bool_)) for each in tree.flatten(from_logits)):
         raise TypeError(
             "Expected `from_logits` to be a bool, or bools in the structure of the outputs. "
             f"Received: from_logits={from_logits!r}"
@@ -294,14 +306,14 @@ def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, v
     check_verbose(verbose)
 
 
-def _check_memory(needed: int, samples: int) -> None:
+def _check_memory(needed: int, received: str) -> None:
     """Raise where samples that are to be kept would take more memory than there is."""
     there = _memory()
     if needed > there:
         raise ValueError(
             f"All samples take {needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}. Take "
             "fewer samples, or pass `keep_samples=False`: mean, variance and entropies need none to be "
-            f"kept. Received: samples={samples}, keep_samples=True"
+            f"kept. Received: {received}, keep_samples=True"
         )
 
 

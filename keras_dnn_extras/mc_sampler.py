@@ -15,6 +15,7 @@ from keras_dnn_extras.dropout_noise import DropoutNoise, Request, Streams, dropo
 from keras_dnn_extras.mc_tally import Reading, Tally
 from keras_dnn_extras.model_state import build
 from keras_dnn_extras.output_activations import is_of_probabilities, output_activations
+from keras_dnn_extras.settings_in_layers import are_same, settings_in
 from keras_dnn_extras.surgery import Call, Graph, Value, fill_in
 from keras_dnn_extras.thinned import Thinned
 
@@ -24,7 +25,6 @@ _BYTES = 2**26  # of tensors that are there at once, as far as one can tell
 _CACHED = 2**25  # bytes of masks that all batches share
 _SHAPES = 32  # of inputs, for which samplers are kept
 _KEPT = "_keras_dnn_extras_samplers"  # the attribute of a model that holds them
-_PLAIN = (bool, int, float, str)
 
 
 def samplers_of(model: keras.Model, batch: Any) -> "Samplers":
@@ -44,17 +44,16 @@ class Samplers:
 
     def __init__(self, model: keras.Model):
         self._model = model
-        self._held = _held(model)
+        self._settings = settings_in(model)
         self._by_inputs: dict[Any, Sampler] = {}
 
     def are_of(self, model: keras.Model) -> bool:
         """Return whether `model` still has the layers, and its layers the attributes, that they had."""
-        held = _held(model)
-        return len(held) == len(self._held) and all(map(_is_same, held, self._held))
+        return are_same(settings_in(model), self._settings)
 
     def note(self) -> None:
         """Take what the layers hold now for what they had: a layer may keep something of a call."""
-        self._held = _held(self._model)
+        self._settings = settings_in(self._model)
 
     def of(self, batch: Any, from_logits: Any) -> "Sampler":
         """Return the sampler for inputs like those of `batch`."""
@@ -65,23 +64,6 @@ class Samplers:
         if len(self._by_inputs) > _SHAPES:
             del self._by_inputs[next(iter(self._by_inputs))]
         return sampler
-
-
-def _held(model: keras.Model) -> list:
-    """Return the layers of `model` and what users can set in them."""
-    held: list = []
-    for layer in model._flatten_layers():
-        held += [layer, layer.trainable, layer.dtype_policy]
-        if not isinstance(layer, keras.Model):  # which `fit` and `compile` set a lot in
-            attributes = list(
-                vars(layer).items()
-            )  # at once: other threads put `call` there and take it away
-            held += [value for name, value in attributes if not name.startswith("_") and name != "call"]
-    return held
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    return a is b or (isinstance(a, _PLAIN) and type(a) is type(b) and a == b)
 
 
 class Sampler:
@@ -96,7 +78,8 @@ class Sampler:
     """
 
     def __init__(self, model: keras.Model, batch: Any, from_logits: Any = False):
-        layers = dropout_layers(model)
+        lengths = {length for array in tree.flatten(batch) for length in array.shape}
+        layers = dropout_layers(model, sorted(lengths))
         if not layers:
             raise ValueError(
                 "There is no dropout in the model, all samples would be the same. Add a layer such as "
@@ -263,27 +246,34 @@ class Noise:
     Args:
         seed: int >= 0.
         shared: whether all rows of a sample have the same.
+        is_of_one_batch: whether there is only one.
     """
 
-    def __init__(self, seed: int, shared: bool):
+    def __init__(self, seed: int, shared: bool, is_of_one_batch: bool):
         self._seed, self.shared = seed, shared
-        self._streams = Streams(seed, shared)
-        self._kept: dict[tuple, list] = {}
+        self._streams = Streams(seed, shared, is_of_one_batch)
+        self._kept: dict[tuple, tuple[list, dict]] = {}
 
     def of_batch(self, requests: list[Request]) -> Callable[[int, int, int, int], list]:
         """Return a function of (first sample, samples, rows, rows to pad to) that draws a batch's noise."""
         streams = Streams(self._seed, shared=True) if self.shared else self._streams
         size = sum(request.size * (4 if request.gaussian else 1) for request in requests)
+        position: dict | None = None  # behind noise that was not drawn here, as it was kept
 
         def draw(first: int, samples: int, rows: int, padded: int) -> list:
+            nonlocal position
             if not self.shared:
                 return [_padded(streams.draw(r, first, samples, rows), padded) for r in requests]
             key = (*requests, first, samples)
             if key in self._kept:
-                return self._kept[key]
+                noise, position = self._kept[key]
+                return noise
+            if position is not None:
+                streams.move_to(position)
+                position = None
             noise = [ops.convert_to_tensor(streams.draw(r, first, samples, 1)) for r in requests]
             if (first + samples) * size <= _CACHED:
-                self._kept[key] = noise
+                self._kept[key] = noise, streams.position()
             return noise
 
         return draw
@@ -335,16 +325,16 @@ def _repeated(tensor: Any, count: int) -> Any:
 
 def _flat_logits(from_logits: Any, structure: Any) -> list[bool]:
     """Return for each output whether it is of logits."""
-    if isinstance(from_logits, bool):
-        return [from_logits] * len(tree.flatten(structure))
+    if isinstance(from_logits, (bool, np.bool_)):
+        return [bool(from_logits)] * len(tree.flatten(structure))
     try:
         tree.assert_same_structure(from_logits, structure)
     except (TypeError, ValueError) as error:
         raise ValueError(
             "Expected `from_logits` to be a bool, or bools in the structure of the outputs, which is "
-            f"{structure}. Received: from_logits={from_logits!r}"
+            f"{tree.map_structure(lambda _: 'bool', structure)}. Received: from_logits={from_logits!r}"
         ) from error
-    return tree.flatten(from_logits)
+    return list(map(bool, tree.flatten(from_logits)))
 
 
 def _readings(graph: Graph | None, outputs: list, logits: list[bool]) -> list[Reading]:

@@ -15,6 +15,7 @@ _ENDS_WITH_ACTIVATION = (
     *(_LAYERS.Conv1DTranspose, _LAYERS.Conv2DTranspose, _LAYERS.Conv3DTranspose),
     *(_LAYERS.DepthwiseConv1D, _LAYERS.DepthwiseConv2D, _LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D),
 )
+_AROUND_A_LAYER = (_LAYERS.TimeDistributed, _LAYERS.SpectralNormalization)  # with the values of its call
 _KEEP_VALUES = ("Identity", "Cast", "cast")  # layers, operations and functions, by name
 _KEEP_NUMBERS = ("Flatten", "Reshape", "Squeeze", "ExpandDims")  # in another shape
 
@@ -38,7 +39,9 @@ def _activation(value: Value, makers: dict[Value, Call]) -> str | None:
     is_reshaped = False
     while value in makers:
         call = makers[value]
-        operation = getattr(call.operation, "layer", call.operation)  # of `TimeDistributed`
+        operation = call.operation
+        while isinstance(operation, _AROUND_A_LAYER) and _is_of_keras(operation):
+            operation = operation.layer
         if not _is_of_keras(operation):
             return None
         name = getattr(operation, "__name__", type(operation).__name__)

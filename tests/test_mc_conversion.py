@@ -497,6 +497,101 @@ def random_states(model):
     return [*states, np.random.get_state()[1], np.array(random.getstate()[1])]
 
 
+class Windows(L.Dropout):
+    """Takes sequences whose length is a number of whole windows."""
+
+    length = 10
+
+    def call(self, x, training=False):
+        shape, features = keras.ops.shape(x), x.shape[-1]
+        windows = keras.ops.reshape(x, (shape[0], -1, self.length, features))
+        return keras.ops.reshape(super().call(windows, training=True), (shape[0], -1, features))
+
+
+class RareWindows(Windows):
+    length = 23  # which no length that is tried otherwise is a multiple of
+
+
+class SixteenRows(L.Dropout):
+    def call(self, x, training=False):
+        if x.shape[0] not in (None, 16):
+            raise IndexError("sixteen rows wanted")
+        return super().call(x, training=True)
+
+
+class NeverAlone(L.Dropout):
+    def call(self, x, training=False):
+        if not isinstance(x, keras.KerasTensor):
+            raise KeyError("of the user's")
+        return super().call(x, training=True)
+
+
+def of_unknown_length(layer):
+    return keras.Sequential([keras.Input((None, 3)), layer, L.GlobalAveragePooling1D(), L.Dense(2)])
+
+
+def test_a_class_that_does_not_take_all_lengths_is_tried_with_others():
+    model = of_unknown_length(Windows(0.4))
+    assert likeness(model.layers[0]) == "always"
+    assert draws_at_inference(model.layers[0])
+    assert type(kdx.to_deterministic(model).layers[0]) is L.Dropout
+    assert likeness(around(SixteenRows(0.4)).layers[0]) == "always"
+
+
+def test_a_class_is_tried_with_the_lengths_of_the_data():
+    model, x = of_unknown_length(RareWindows(0.4)), np.ones((3, 46, 3), "float32")
+    plain = of_unknown_length(L.Dropout(0.4))
+    plain.set_weights(model.get_weights())
+    found, expected = (kdx.mc_predict(m, x, 10, seed=1).mean for m in (model, plain))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_class_that_cannot_be_tried_is_refused_with_the_reason():
+    model = around(NeverAlone(0.4, name="never"), L.Dense(2))
+    assert likeness(model.layers[0]) == "other"
+    assert draws_at_inference(model.layers[0]) is None
+    for call in (kdx.to_deterministic, kdx.to_mc_dropout, lambda m: kdx.mc_predict(m, np.ones((2, 3)))):
+        with pytest.raises(ValueError, match=r"'never' of class `NeverAlone`.* only supposed"):
+            call(model)
+
+
+def test_what_a_trial_puts_into_containers_is_lost():
+    class Inner(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.record = {"lengths": []}
+
+        def call(self, x):
+            self.record["lengths"].append(x.shape[0])
+            return x
+
+    class Recording(L.Dropout):
+        def __init__(self, rate):
+            super().__init__(rate)
+            self.seen, self.sizes, self.count = [], set(), np.zeros(1)
+            self._tracker.unlock()  # as `build` does
+            self.inner = Inner()
+
+        def call(self, x, training=False):
+            self.seen.append(1)
+            self.sizes.add(len(self.seen))
+            self.count += 1
+            return super().call(self.inner(x), training=True)
+
+    layer = Recording(0.4)
+    around(layer, L.Dense(2))
+
+    def contents():
+        record = layer.inner.record["lengths"]
+        return len(layer.seen), len(layer.sizes), layer.count[0], len(record)
+
+    before, seen = contents(), layer.seen
+    assert likeness(layer) == "always"
+    assert draws_at_inference(layer)
+    assert contents() == before
+    assert layer.seen is seen
+
+
 def test_classes_that_draw_in_training_alone_stay_theirs_and_are_sampled():
     class Logging(L.Dropout):
         def call(self, inputs, training=False):

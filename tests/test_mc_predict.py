@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 
 import keras
@@ -17,7 +18,10 @@ from stochastic import KINDS
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras import mc_sampler
+from keras_dnn_extras.dropout_noise import Streams
 from keras_dnn_extras.mc_sampler import Sampler
+from keras_dnn_extras.output_activations import output_activations
+from keras_dnn_extras.surgery import Graph
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -172,6 +176,24 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, masks):
     model, x = classifier(), data()
     whole = kdx.mc_predict(model, x, 100, seed=1, masks=masks, batch_size=200)
     assert_same(kdx.mc_predict(model, x, 100, seed=1, masks=masks, batch_size=batch_size), whole)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"tolerance": 1e-9, "max_samples": 60}])
+@pytest.mark.parametrize("layer", [L.Dropout(0.5), L.GaussianDropout(0.4)])
+def test_masks_beyond_those_that_are_kept_are_the_same_in_all_batches(layer, arguments, monkeypatch):
+    model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
+    monkeypatch.setattr(mc_sampler, "_ROWS", 7)  # samples times inputs at once
+    monkeypatch.setattr(mc_sampler, "_CACHED", 5 * 30)  # the masks of some samples, of 60
+    x = np.ones((4, 5), "float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tolerance
+        runs = [
+            kdx.mc_predict(model, x, 60, seed=1, batch_size=size, keep_samples=True, **arguments).samples
+            for size in (1, 3, 4)
+        ]
+    for samples in runs:
+        np.testing.assert_allclose(samples, np.repeat(runs[-1][:, :1], 4, axis=1), atol=20 * EPS)
+        assert len(np.unique(samples[:, 0])) > 25  # of 32 that five units with a rate can make, or more
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "MultiHeadAttention", "SpatialDropout2D", "AlphaDropout"])
@@ -582,6 +604,73 @@ def test_what_is_set_in_a_layer_counts():
     assert str(rounded.samples.dtype) == "bfloat16"
 
 
+class Tempered(keras.Model):
+    """Divides by what users set in many ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = L.Dropout(0.5), L.Dense(2)
+        self.temperature, self._hidden, self.factors = 1.0, 1.0, [1.0, {"inner": (1.0,)}]
+        self.array = np.ones(1, "float32")
+
+    @property
+    def hidden(self):
+        return self._hidden
+
+    @hidden.setter
+    def hidden(self, value):
+        self._hidden = value
+
+    def call(self, x):
+        inner = self.factors[1]["inner"][0]
+        divisor = self.temperature * self.hidden * self.factors[0] * inner * self.array[0]
+        return self.dense(self.drop(x)) / float(divisor)
+
+
+CHANGES = {
+    "an attribute of a model": lambda model: setattr(model, "temperature", 4.0),
+    "a property": lambda model: setattr(model, "hidden", 4.0),
+    "in a list": lambda model: model.factors.__setitem__(0, 4.0),
+    "in a dict in a list": lambda model: model.factors[1].update({"inner": (4.0,)}),
+    "in an array, then compile": lambda model: (model.array.fill(4.0), model.compile()),
+}
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_what_is_set_in_a_model_counts_wherever_it_is(is_nested):
+    inner = Tempered()
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, inner(inputs)) if is_nested else inner
+    expected = kdx.mc_predict(model, data(4), 20, seed=1).mean
+    for change in CHANGES.values():
+        change(inner)
+        expected = expected / 4
+        mean = kdx.mc_predict(model, data(4), 20, seed=1).mean
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, err_msg=str(change))
+
+
+def small_sequential():
+    return keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(2)])
+
+
+@pytest.mark.parametrize("make", [small_sequential, Tempered])
+def test_what_keras_sets_in_a_model_is_no_change(make, monkeypatch, tmp_path):
+    model, sampler_count = make(), []
+    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: sampler_count.append(0) or Sampler(*args))
+    kdx.mc_predict(model, data(4), 20, seed=1)
+    model.compile("sgd", "mse")
+    targets = model.predict(data(4), verbose=0)
+    kdx.mc_predict(model, data(4), 20, seed=1)
+    assert len(sampler_count) == 2  # `compile` is how Keras is told of a change
+    model.fit(data(4), targets, verbose=0, validation_split=0.5)
+    kdx.mc_predict(model, data(4), 20, seed=1)
+    model.evaluate(data(4), targets, verbose=0)
+    kdx.mc_predict(model, data(4), 20, seed=1)
+    model.save_weights(tmp_path / "any.weights.h5")
+    kdx.mc_predict(model, data(4), 20, seed=2)
+    assert len(sampler_count) == 2
+
+
 def test_what_a_layer_keeps_of_a_call_is_no_change(monkeypatch):
     class Keeping(L.Layer):
         def call(self, x):
@@ -594,6 +683,48 @@ def test_what_a_layer_keeps_of_a_call_is_no_change(monkeypatch):
     for _ in range(3):
         kdx.mc_predict(model, data(4), 20, seed=1)
     assert len(made) == 1
+
+
+class LogHead(L.Layer):
+    """Log-probabilities, made by a layer within."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = L.Dense(3, "softmax")
+
+    def call(self, x):
+        return keras.ops.log(self.layer(x))
+
+
+class LogOfSteps(L.TimeDistributed):
+    def __init__(self):
+        super().__init__(L.Dense(3, "softmax"))
+
+    def build(self, shape):
+        self.layer.build((None, shape[-1]))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+    def call(self, x, training=None, mask=None):
+        return keras.ops.log(self.layer(x))
+
+
+@pytest.mark.parametrize("head", [LogHead, LogOfSteps])
+def test_the_activation_within_a_layer_of_the_users_own_tells_nothing(head):
+    model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), head()])
+    assert kdx.mc_predict(model, data(4), 20).mutual_information is None
+    sampled = kdx.mc_predict(model, data(4), 20, seed=1, keep_samples=True)
+    logits = kdx.mc_predict(model, data(4), 20, seed=1, from_logits=True)  # the softmax undoes the log
+    np.testing.assert_allclose(logits.mean, np.exp(sampled.samples).mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("around", [L.TimeDistributed, L.SpectralNormalization])
+def test_the_activation_within_a_wrapper_of_keras_is_that_of_the_output(around):
+    head = around(L.Dense(2, "softmax"))
+    model = keras.Sequential([keras.Input((3, 5)), L.Dropout(0.5), head])
+    graph = Graph.of(model)
+    assert output_activations(graph) == ["softmax"]
 
 
 def test_an_output_is_read_by_the_activation_that_it_has_now():
@@ -1190,6 +1321,11 @@ ARGUMENTS = [
     ({"max_samples": 100}, ValueError, "max_samples=100"),
     ({"keep_samples": 1}, TypeError, "keep_samples=1"),
     ({"samples": 2**40, "keep_samples": True}, ValueError, "samples=1099511627776, keep_samples=True"),
+    (
+        {"tolerance": 0.1, "max_samples": 2**40, "keep_samples": True},
+        ValueError,
+        "max_samples=1099511627776, keep_samples=True",
+    ),
     ({"from_logits": 1}, TypeError, "from_logits=1"),
     ({"from_logits": {"a": True}}, ValueError, "from_logits={'a': True}"),
     ({"verbose": "a"}, TypeError, "verbose=.a"),
@@ -1200,6 +1336,33 @@ ARGUMENTS = [
 def test_wrong_arguments_are_refused(arguments, error, received):
     with pytest.raises(error, match=f"Received: .*{received}"):
         kdx.mc_predict(classifier(), data(3), **arguments)
+
+
+def test_logits_are_told_in_the_structure_that_the_error_names():
+    inputs = keras.Input((5,))
+    hidden = L.Dropout(0.5)(inputs)
+    model = keras.Model(inputs, {"a": L.Dense(3)(hidden), "b": L.Dense(2)(hidden)})
+    with pytest.raises(ValueError, match=r"which is \{'a': 'bool', 'b': 'bool'\}\. Received"):
+        kdx.mc_predict(model, data(3), from_logits=[True, False])
+    for flag in (np.True_, {"a": np.True_, "b": True}):
+        found = kdx.mc_predict(model, data(3), 20, from_logits=flag)
+        assert all(entropies is not None for entropies in found.expected_entropy.values())
+
+
+@pytest.mark.parametrize("layer", [L.Dropout(0.5), L.GaussianDropout(0.4)])
+def test_of_one_batch_no_generator_is_kept(layer, monkeypatch):
+    made = []
+    monkeypatch.setattr(mc_sampler, "Streams", lambda *args: made.append(Streams(*args)) or made[-1])
+    model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
+    arguments = dict(seed=1, masks="independent", keep_samples=True)
+    at_once = kdx.mc_predict(model, data(4), 30, **arguments).samples
+    assert not any(streams.position() for streams in made)
+    for size in (1, 3):  # in batches, where each goes on behind the one before
+        samples = kdx.mc_predict(model, data(4), 30, batch_size=size, **arguments).samples
+        np.testing.assert_allclose(samples, at_once, atol=20 * EPS)
+    of_batches = iter([data(4)[:3], data(4)[3:]])
+    samples = kdx.mc_predict(model, of_batches, 30, **arguments).samples
+    np.testing.assert_allclose(samples, at_once, atol=20 * EPS)
 
 
 @pytest.mark.parametrize("x", [np.ones((0, 5)), iter([])])
