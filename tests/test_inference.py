@@ -989,7 +989,7 @@ class OwnThatDrops(keras.Model):
 def test_samples_are_a_way_out_where_no_other_model_can_be_made():
     model, x = OwnThatDrops(), np.ones((2, 3), "float32")
     model(x)
-    with pytest.raises(ValueError, match="Call `mc_predict`, which draws .* build the model without 'mc'"):
+    with pytest.raises(ValueError, match=r"Call `mc_predict`, which draws .* build the model without 'mc'"):
         kdx.compile_for_inference(model)
     assert kdx.mc_predict(model, x, samples=8).std.max() > 0
 
