@@ -229,7 +229,7 @@ class _Comparer:
         if count:
             self.comparison.remarks.append(
                 f"{count} of {len(errors)} outputs of the model were not compared, as nothing in them is "
-                f"finite on {of}. Pass `inputs`, a few rows of data of which the model makes numbers."
+                f"finite on {of}. Pass as `inputs` a few rows of data of which the model makes numbers."
             )
 
     def _unlike(self, key: int, sample: _Sample) -> str:

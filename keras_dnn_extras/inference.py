@@ -89,7 +89,7 @@ def compile_for_inference(
     Raises:
         ValueError: an argument is out of its range, or a batch too large for the memory; the model is not
             built, has inputs of flexible shape and no `inputs` are given, or of strings or sparse tensors,
-            draws random numbers or keeps states between calls; the engine is not there, cannot run the
+            returns strings, draws random numbers or keeps states between calls; the engine is not there, cannot run the
             model or computes something else.
         TypeError: an argument is of the wrong type.
 

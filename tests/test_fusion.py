@@ -835,7 +835,7 @@ def test_outputs_that_are_never_numbers_are_told_and_make_no_error():
     assert report.max_relative_error == 0  # of what the logarithm is given
     assert report.remarks == [
         "1 of 1 outputs of the model were not compared, as nothing in them is finite on random inputs. "
-        "Pass `inputs`, a few rows of data of which the model makes numbers."
+        "Pass as `inputs` a few rows of data of which the model makes numbers."
     ]
 
 
