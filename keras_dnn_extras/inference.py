@@ -89,8 +89,8 @@ def compile_for_inference(
     Raises:
         ValueError: an argument is out of its range, or a batch too large for the memory; the model is not
             built, has inputs of flexible shape and no `inputs` are given, or of strings or sparse tensors,
-            returns strings, draws random numbers or keeps states between calls; the engine is not there, cannot run the
-            model or computes something else.
+            returns strings, draws random numbers or keeps states between calls; the engine is not there,
+            cannot run the model or computes something else.
         TypeError: an argument is of the wrong type.
 
     Example:
