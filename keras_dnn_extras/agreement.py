@@ -9,7 +9,7 @@ from keras import tree
 
 from keras_dnn_extras import equivalence
 from keras_dnn_extras.engines import called, rounding_of_products
-from keras_dnn_extras.sample_inputs import like_data
+from keras_dnn_extras.sample_inputs import NoInputsError, like_data
 from keras_dnn_extras.signatures import EngineError, Run, Signature, first_line
 from keras_dnn_extras.surgery import functional_of
 
@@ -32,7 +32,7 @@ class Truth:
         structure: of the outputs.
 
     Raises:
-        ValueError: the model does not take them, or makes nothing finite of them.
+        ValueError: the model does not take them, makes nothing finite of them, or returns no numbers.
         DrawsError: it draws random numbers, or changes variables.
     """
 
@@ -49,6 +49,11 @@ class Truth:
         inputs = _in_batches(sample, self._signature.shapes[0][0])
         try:
             return inputs, [self._computed(arrays) for arrays in inputs]
+        except _NowhereFiniteError as error:
+            raise ValueError(
+                "An output that the model makes of the sample data is nowhere finite. Pass other rows. "
+                f"Received: model={self._model}, inputs of shapes {[array.shape for array in sample]}"
+            ) from error
         except _NotTakenError as error:
             shapes = [array.shape for array in sample]
             raise ValueError(
@@ -61,10 +66,10 @@ class Truth:
         draws = [lambda like, seed: like_data(self._model, like, 1, seed)]
         draws.append(lambda like, seed: equivalence.random_inputs(like, 1, seed))
         for draw in draws:
-            inputs = [draw(like, seed) for like, seed in zip(tensors, _SEEDS, strict=True)]
             try:
+                inputs = [draw(like, seed) for like, seed in zip(tensors, _SEEDS, strict=True)]
                 return inputs, [self._computed(arrays) for arrays in inputs]
-            except _NotTakenError as error:
+            except (_NotTakenError, NoInputsError) as error:
                 last = error
         raise ValueError(
             "The model takes none of the inputs that were drawn to compare engines "
@@ -86,8 +91,15 @@ class Truth:
         except Exception as error:  # of whatever kind a layer raises for an image that is too small
             raise _NotTakenError(first_line(error)) from error
         outputs = tree.map_structure(lambda y: np.asarray(keras.ops.convert_to_numpy(y)), outputs)
-        if any(array.size and not np.isfinite(array).any() for array in _comparable(tree.flatten(outputs))):
-            raise _NotTakenError("nothing in an output is finite")
+        arrays = _comparable(tree.flatten(outputs))
+        if any(array.dtype.kind not in "fiubc" for array in arrays):
+            raise ValueError(
+                "Expected the model to return numbers. Compile it without the layers that make strings, "
+                "and call these on what it returns. "
+                f"Received: model={self._model}, outputs of dtypes {[str(array.dtype) for array in arrays]}"
+            )
+        if any(array.size and not np.isfinite(array).any() for array in arrays):
+            raise _NowhereFiniteError("nothing in an output is finite")
         return outputs
 
     def _check_repeats(self, first: Any, second: Any) -> None:
@@ -128,6 +140,10 @@ class Truth:
 
 class _NotTakenError(Exception):
     """The model does not compute anything of an example."""
+
+
+class _NowhereFiniteError(_NotTakenError):
+    """Nothing in an output of the model is finite."""
 
 
 def _tensors(signature: Signature, rows: int) -> list[keras.KerasTensor]:

@@ -19,20 +19,20 @@ class Comparison:
     """What came of comparing a model with its copy.
 
     Attributes:
-        error: the largest relative error of an output of the model.
+        error: the largest relative error of an output of the model, NaN where none was compared.
         refused: why layers are not to be folded after all, by `id`.
         unverified: folds in which the comparison would not have noticed an error.
         remarks: sentences on what was not compared.
     """
 
-    error: float = 0.0
+    error: float = float("nan")
     refused: dict[int, str] = field(default_factory=dict)
     unverified: list[Fold] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
 def compared(
-    model: keras.Model, census: Census, plan: Plan, copy: Copy, inputs: list[np.ndarray] | None
+    model: keras.Model, census: Census, plan: Plan, copy: Copy, inputs: list[np.ndarray | None] | None
 ) -> Comparison:
     """Compare each model in `model` with its copy: each fold by itself, and what the models compute.
 
@@ -74,7 +74,9 @@ class _Sample:
 class _Samples:
     """Computes what is compared. Models in the model get what reaches them there."""
 
-    def __init__(self, model: keras.Model, census: Census, plan: Plan, inputs: list[np.ndarray] | None):
+    def __init__(
+        self, model: keras.Model, census: Census, plan: Plan, inputs: list[np.ndarray | None] | None
+    ):
         self._model = model
         self._census = census
         self._plan = plan
@@ -127,7 +129,7 @@ class _Samples:
             try:
                 return self._inputs, prober(self._inputs)
             except Exception as error:
-                shapes = [array.shape for array in self._inputs]
+                shapes = [getattr(array, "shape", None) for array in self._inputs]
                 raise ValueError(
                     f"The model does not take `inputs`: {error}. Received: inputs of shapes {shapes}"
                 ) from error
@@ -164,7 +166,12 @@ class _Comparer:
     """Compares a model with its copy, and notes what comes of it."""
 
     def __init__(
-        self, model: keras.Model, census: Census, plan: Plan, copy: Copy, inputs: list[np.ndarray] | None
+        self,
+        model: keras.Model,
+        census: Census,
+        plan: Plan,
+        copy: Copy,
+        inputs: list[np.ndarray | None] | None,
     ):
         self.comparison = Comparison()
         self._model = model
@@ -204,7 +211,7 @@ class _Comparer:
         unseen = [fold for fold, error, _ in of_folds if np.isnan(error)]
         wrong = [(fold, error) for fold, error, limit in of_folds if not error <= limit]
         of_outputs = list(zip(errors, limits, strict=True))[: sample.outputs]
-        largest = max((error for error, _ in of_outputs if not np.isnan(error)), default=0.0)
+        largest = max((error for error, _ in of_outputs if not np.isnan(error)), default=float("nan"))
         if unseen:
             self.comparison.refused.update(_refused(unseen, np.nan, of))
         elif wrong:
@@ -215,6 +222,15 @@ class _Comparer:
             self.comparison.refused.update(_refused(folds, largest, of))
         elif self._census.models[key] is self._model:
             self.comparison.error = largest
+            self._tell_of_outputs_without_numbers(errors[: len(values_of(level.outputs))], of)
+
+    def _tell_of_outputs_without_numbers(self, errors: list[float], of: str) -> None:
+        count = sum(map(np.isnan, errors))
+        if count:
+            self.comparison.remarks.append(
+                f"{count} of {len(errors)} outputs of the model were not compared, as nothing in them is "
+                f"finite on {of}. Pass as `inputs` a few rows of data of which the model makes numbers."
+            )
 
     def _unlike(self, key: int, sample: _Sample) -> str:
         """Return the error for a copy that computes something else although nothing is folded in it."""
@@ -239,13 +255,12 @@ class _Comparer:
         calls = {id(call.operation): call for call in reversed(self._census.levels[key].calls)}
         own = [call for call in calls.values() if self._is_own(call.operation)]
         unchecked = [call.operation.name for call in own if not self._is_like_its_copy(key, call)]
-        if self._census.models[key] is self._model:
-            self.comparison.error = float("nan")
         path = self._census.paths[key].rstrip("/")
+        verb = "was" if len(unchecked) == 1 else "were"
         self.comparison.remarks.append(
             f"The outputs of {repr(path) if path else 'the model'} were not compared, as it takes no "
             "random inputs. Pass `inputs`, a few rows of its data. Each fold was checked by itself"
-            + (f", and nothing in {_named(tuple(unchecked))}." if unchecked else ".")
+            + (f"; {_named(tuple(unchecked))} {verb} not checked at all." if unchecked else ".")
         )
 
     def _is_own(self, layer: Any) -> bool:

@@ -13,7 +13,7 @@ from keras_dnn_extras.arguments import check_positive
 from keras_dnn_extras.batches import batches
 from keras_dnn_extras.bench import Bench, Candidates, Latency
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
-from keras_dnn_extras.mc_conversion import active_layers, to_deterministic
+from keras_dnn_extras.mc_conversion import active_layers, drawing_layers, to_deterministic
 from keras_dnn_extras.memory import check_memory
 from keras_dnn_extras.sample_data import checked_inputs
 from keras_dnn_extras.signatures import Signature, signature_of
@@ -89,8 +89,8 @@ def compile_for_inference(
     Raises:
         ValueError: an argument is out of its range, or a batch too large for the memory; the model is not
             built, has inputs of flexible shape and no `inputs` are given, or of strings or sparse tensors,
-            draws random numbers or keeps states between calls; the engine is not there, cannot run the
-            model or computes something else.
+            returns strings, draws random numbers or keeps states between calls; the engine is not there,
+            cannot run the model or computes something else.
         TypeError: an argument is of the wrong type.
 
     Example:
@@ -136,7 +136,13 @@ def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:
 def _sample(model: keras.Model, inputs: Any) -> Any:
     """Return sample data as arrays: flat, or in its own structure for a model of a `call` of its own."""
     if functional_of(model) is not None:
-        return checked_inputs(model, inputs)
+        arrays = checked_inputs(model, inputs)
+        if any(array is None for array in arrays):
+            raise ValueError(
+                "A compiled model takes an array for each input, also for an optional one. Pass arrays for "
+                f"all, or rebuild the model without that input. Received: inputs={inputs!r}"
+            )
+        return arrays
     sample = next(batches(inputs, 32), None)
     if sample is None or not all(array.size for array in keras.tree.flatten(sample)):
         raise ValueError(f"Expected `inputs` to have one row at least. Received: inputs={inputs!r}")
@@ -156,7 +162,7 @@ def _truth(model: keras.Model, signature: Signature, sample: list | None) -> Tru
     except DrawsError as error:
         raise ValueError(
             "Two calls of the model gave different outputs: it draws random numbers at inference, or "
-            f"changes variables. {_way_out(model, draws)} Received: model={model}"
+            f"changes variables. {_way_out(model, draws, drawing_layers(model))} Received: model={model}"
         ) from error
 
 
@@ -182,12 +188,13 @@ def _check_no_states(model: keras.Model) -> None:
 
 def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
-    layers = [layer.name for layer in active_layers(model)]
+    layers = active_layers(model)
     if layers:
-        way_out = _way_out(model, lambda copy: bool(active_layers(copy)))
+        others = drawing_layers(model)
+        way_out = _way_out(model, lambda copy: bool(active_layers(copy)), others or layers, not others)
         raise ValueError(
             f"The model draws random numbers at inference. {way_out} "
-            f"Received: model={model}, layers={layers}"
+            f"Received: model={model}, layers={[layer.name for layer in layers]}"
         )
     level = Level.of(model)
     for call in level.calls if level is not None else []:
@@ -201,15 +208,26 @@ def _check_no_dropout(model: keras.Model) -> None:
             )
 
 
-def _way_out(model: keras.Model, draws: Callable[[keras.Model], bool]) -> str:
-    """Return what can be done with a model that draws: `to_deterministic` where its result does not."""
+def _way_out(
+    model: keras.Model, draws: Callable[[keras.Model], bool], layers: list, only_drops: bool = False
+) -> str:
+    """Return what can be done with a model that draws: `to_deterministic` where its result does not.
+
+    Args:
+        layers: that draw, as far as they are known.
+        only_drops: whether `mc_predict` can sample all that is drawn.
+    """
     try:
         helps = not draws(to_deterministic(model))
     except ValueError:  # it cannot convert the model
         helps = False
     if helps:
         return "Call `mc_predict`, which draws samples, or compile `to_deterministic(model)`."
-    return "Build the model without the layer that does so."
+    named = ", ".join(repr(layer.name) for layer in layers if layer is not model)
+    without = named or "the layer that does so"
+    if only_drops:
+        return f"Call `mc_predict`, which draws samples, or build the model without {without}."
+    return f"Build the model without {without}."
 
 
 def _has_dropout(layer: Any) -> bool:

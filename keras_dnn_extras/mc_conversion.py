@@ -179,15 +179,24 @@ def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
 
 
 def _refuse_other_noise(model: keras.Model) -> None:
-    """Raise where a layer that is not made from one that drops something was seen to draw at inference."""
-    for layer in model._flatten_layers():
-        draws = not is_known(layer) and getattr(layer, "_seed_generators", None)
-        if draws and dropping_class(layer) is None and draws_at_inference(layer):
-            raise ValueError(
-                f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
-                "call, which no copy of it can leave. Let it draw only where `training` is True. "
-                f"Received: layer={layer}"
-            )
+    for layer in drawing_layers(model):
+        raise ValueError(
+            f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
+            "call, which no copy of it can leave. Let it draw only where `training` is True. "
+            f"Received: layer={layer}"
+        )
+
+
+def drawing_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Return the layers, not made from one that drops something, that were seen to draw at inference."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if not is_known(layer)
+        and getattr(layer, "_seed_generators", None)
+        and dropping_class(layer) is None
+        and draws_at_inference(layer)
+    ]
 
 
 def _is_of_own_class(layer: Any) -> bool:

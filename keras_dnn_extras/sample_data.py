@@ -12,25 +12,43 @@ ROWS = 32  # as many are looked at, fewer of large ones
 LARGE = 2**22  # numbers
 
 
-def checked_inputs(model: Any, inputs: Any) -> list[np.ndarray]:
-    """Return the first rows of sample data of a functional or sequential model, flat.
+def checked_inputs(model: Any, inputs: Any) -> list[np.ndarray | None]:
+    """Return the first rows of sample data of a functional or sequential model, flat, as many of each.
+
+    An optional input that None is passed for stays None.
 
     Raises:
         ValueError: they are not of the structure or the shapes that the model takes.
         TypeError: they are no arrays.
     """
     functional = functional_of(model)
-    tensors = functional.inputs
     flat = _flat_inputs(functional, inputs)
-    arrays = [_as_array(each, tensor) for each, tensor in zip(flat, tensors, strict=True)]
-    for array, tensor in zip(arrays, tensors, strict=True):
+    pairs = list(zip(flat, functional.inputs, strict=True))
+    arrays = [None if _is_left_out(each, tensor) else _as_array(each, tensor) for each, tensor in pairs]
+    present = [(a, t) for a, t in zip(arrays, functional.inputs, strict=True) if a is not None]
+    for array, tensor in present:
         _check_shape(array, tensor)
-    if len({len(array) for array in arrays}) > 1:
+    shapes = [array.shape for array, _ in present]
+    if len({shape[0] for shape in shapes}) != 1:
         raise ValueError(
-            "Expected as many rows in each array of `inputs`. Received: inputs of shapes "
-            f"{[array.shape for array in arrays]}"
+            "Expected as many rows in each array of `inputs`, and one array at least. Received: inputs of "
+            f"shapes {shapes}"
         )
-    return arrays
+    rows = _common_rows(present)
+    return [
+        None if array is None else _in_dtype(array[:rows], tensor)
+        for array, tensor in zip(arrays, functional.inputs, strict=True)
+    ]
+
+
+def _is_left_out(data: Any, tensor: Any) -> bool:
+    return data is None and getattr(tensor._keras_history.operation, "optional", False)
+
+
+def _common_rows(present: list[tuple[np.ndarray, Any]]) -> int:
+    """Return how many rows are looked at: those of a fixed batch, or few where an input is large."""
+    fixed = [tensor.shape[0] for _, tensor in present if tensor.shape[0] is not None]
+    return max(fixed) if fixed else min(ROWS if a[:ROWS].size < LARGE else 2 for a, _ in present)
 
 
 def _flat_inputs(functional: Any, inputs: Any) -> list[Any]:
@@ -69,22 +87,25 @@ def _described(inputs: Any) -> Any:
 
 def _as_array(data: Any, tensor: Any) -> np.ndarray:
     dtype = keras.backend.standardize_dtype(tensor.dtype)
+    kinds, received = "USO" if dtype == "string" else "fiub", type(data).__name__
     try:
         array = np.asarray(keras.ops.convert_to_numpy(data) if keras.ops.is_tensor(data) else data)
-        kinds = "USO" if dtype == "string" else "fiub"
+        received = f"{received} of dtype {array.dtype}"
         if array.dtype.kind not in kinds and str(array.dtype) != "bfloat16":
             raise TypeError(array.dtype)
-        if dtype != "string":
-            array = array.astype("float32" if dtype == "bfloat16" else dtype)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            "Expected `inputs` to be arrays of what the model takes, a few rows of its data. For the input "
-            f"{tensor.name!r} of dtype {dtype}. Received: inputs={type(data).__name__}"
+            f"Expected `inputs` to be arrays, a few rows of data of dtype {dtype} for the input "
+            f"{tensor.name!r}. Received: inputs={received}"
         ) from error
     if array.ndim == len(tensor.shape) - 1 and tensor.shape[-1] == 1:  # as Keras takes it
         array = array[..., None]
-    rows = tensor.shape[0] or (ROWS if array.ndim and array[:ROWS].size < LARGE else 2)
-    return array[:rows] if array.ndim else array
+    return array
+
+
+def _in_dtype(array: np.ndarray, tensor: Any) -> np.ndarray:
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return array if dtype == "string" else array.astype("float32" if dtype == "bfloat16" else dtype)
 
 
 def _check_shape(array: np.ndarray, tensor: Any) -> None:
@@ -92,8 +113,9 @@ def _check_shape(array: np.ndarray, tensor: Any) -> None:
     alike = len(array.shape) == len(expected) and all(
         length in (None, size) for length, size in zip(expected[1:], array.shape[1:], strict=True)
     )
-    if not alike or not array.size or (expected[0] is not None and len(array) != expected[0]):
+    if not alike or not array.size or (expected[0] is not None and len(array) < expected[0]):
+        rows = "one row at least" if expected[0] is None else f"{expected[0]} rows"
         raise ValueError(
-            f"Expected `inputs` for the input {tensor.name!r} to be of shape {expected}, with one row at "
-            f"least. Received: inputs of shape {array.shape}"
+            f"Expected `inputs` for the input {tensor.name!r} to be of shape {expected}, with {rows}. "
+            f"Received: inputs of shape {array.shape}"
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -71,7 +72,12 @@ def taken_inputs(
         NoInputsError: it takes none, or makes tensors without a number of all of them.
     """
     last: Any = "what it makes of them is empty"
-    for arrays in _candidates(model, tensors):
+    for draw in _candidates(model, tensors):
+        try:
+            arrays = draw()
+        except NoInputsError as error:
+            last = error
+            continue
         try:
             outputs = prober(arrays)
         except Exception as error:  # of whatever kind a layer raises for an image that is too small
@@ -82,12 +88,12 @@ def taken_inputs(
     raise NoInputsError(str(last)) from (last if isinstance(last, Exception) else None)
 
 
-def _candidates(model: Any, tensors: Sequence[Any]) -> Iterator[list[Any]]:
-    """Yield inputs that a model may take: like data first, of one length after the other."""
+def _candidates(model: Any, tensors: Sequence[Any]) -> Iterator[Callable[[], list[Any]]]:
+    """Yield what draws inputs that a model may take: like data first, of one length after the other."""
     for size in sizes(tensors):
-        yield like_data(model, tensors, size)
+        yield partial(like_data, model, tensors, size)
     for size in sizes(tensors):
-        yield random_inputs(tensors, size)
+        yield partial(random_inputs, tensors, size)
 
 
 def sizes(tensors: Sequence[Any]) -> list[int]:
@@ -114,6 +120,9 @@ class Normal:
     deviation: np.ndarray
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        for statistic in (self.mean, self.deviation):
+            if not _broadcasts(np.shape(statistic), shape):
+                raise NoInputsError(f"{shape} is not a shape for statistics of shape {np.shape(statistic)}")
         array = self.mean + self.deviation * rng.normal(size=shape)
         if "int" in dtype:
             limits = np.iinfo(dtype)
@@ -134,7 +143,7 @@ class Ids:
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         ids = rng.integers(0, self.count, shape)
         # The last one too, whatever was drawn: one more is already out of range.
-        ids.flat[0] = self.count - 1 if ids.size else 0
+        ids.flat[:1] = self.count - 1
         return ids.astype("float32" if dtype == "bfloat16" else dtype)
 
 
@@ -224,7 +233,9 @@ def _discretization(layer: Any, value: Value, call: Call) -> Normal | None:
     return Normal(boundaries.mean(), boundaries.std() + 1e-3) if boundaries.size else None
 
 
-def _lookup(layer: Any, value: Value, call: Call) -> Words | None:
+def _lookup(layer: Any, value: Value, call: Call) -> Likeness | None:
+    if layer.invert:
+        return Ids(layer.vocabulary_size())
     words = [word for word in layer.get_vocabulary(include_special_tokens=False) if word != ""]
     if words and layer.num_oov_indices:
         words.append("out-of-vocabulary" if isinstance(words[0], str) else max(words) + 1)
@@ -258,7 +269,8 @@ _TELLING: dict[type, Callable[[Any, Value, Call], Likeness | None]] = {
 
 # Of `keras.ops`, whose classes are not public. What they take is what they return, in other places.
 _MOVING = {"GetItem", "Reshape", "ExpandDims", "Squeeze", "Transpose", "Ravel", "Cast"}
-_SAME = {*passages.IDLE, layers.Masking, layers.Resizing, layers.CenterCrop}
+_SAME = {*passages.IDLE, layers.Masking}
+_RESIZING = {layers.Resizing, layers.CenterCrop, layers.RandomCrop}
 
 
 def _before_rescaling(layer: Any, behind: Likeness | None) -> Normal | None:
@@ -276,6 +288,8 @@ def _movement(call: Call, value: Value) -> Callable[[np.ndarray], np.ndarray] | 
     """
     operation, kind = call.operation, type(call.operation)
     is_cast = operation is keras.ops.cast or kind.__name__ == "Cast"
+    if kind in _RESIZING:
+        return _resizing(value.shape, call.outputs[0].shape)
     is_random = kind.__name__.startswith("Random")  # and changes nothing at inference
     if is_cast or is_random or kind in _SAME or passages.is_idle(operation):
         return lambda array: array
@@ -293,6 +307,18 @@ def _movement(call: Call, value: Value) -> Callable[[np.ndarray], np.ndarray] | 
         in_order = kind in (layers.Flatten, layers.Reshape) and not channels_first
         return _reshaping(before, behind) if whole and in_order else np.mean
     return None
+
+
+def _resizing(shape: tuple, behind: tuple) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what takes the mean over axes that have another length behind: no place is the same there."""
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        array = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+        pairs = zip(shape, behind, strict=True)
+        axes = tuple(axis for axis, (before, after) in enumerate(pairs) if axis and before != after)
+        return array.mean(axis=axes, keepdims=True)
+
+    return spread
 
 
 def _reshaping(shape: tuple, behind: tuple) -> Callable[[np.ndarray], np.ndarray]:
@@ -314,6 +340,11 @@ def _part(call: Call, value: Value, behind: tuple) -> Callable[[np.ndarray], np.
         return array[tuple(part)] if array.shape[axis] > 1 else array
 
     return cut
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(length in (1, other) for length, other in pairs)
 
 
 def _dtype(tensor: Any) -> str:

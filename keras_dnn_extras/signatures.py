@@ -151,16 +151,18 @@ def caller(run: Run, signature: Signature, structure: Any) -> Callable[[Any], An
 
 
 def _told_of_lengths(run: Run, signature: Signature) -> Run:
-    """Return `run` with a `ValueError` for lengths that the model does not take."""
+    """Return `run` with a `ValueError` that tells the lengths of inputs on which it fails."""
 
     def checked(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         try:
             return run(arrays)
+        except MemoryError:  # of which the model takes fewer rows
+            raise
         except Exception as error:  # of whatever kind a runtime raises for an image that is too small
             shapes = _listed([array.shape for array in arrays])
             raise ValueError(
-                f"The model does not take inputs of shape {shapes} ({first_line(error)}). Pass others of "
-                f"shape {_listed(signature.shapes)}, with lengths that `model.predict` takes as well."
+                f"The compiled model failed on inputs of shape {shapes} ({first_line(error)}). Expected "
+                f"inputs of shape {_listed(signature.shapes)}, with lengths that `model.predict` takes."
             ) from error
 
     return checked

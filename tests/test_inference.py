@@ -21,7 +21,7 @@ from fusion_models import inputs_of, randomized
 import keras_dnn_extras as kdx
 from keras_dnn_extras import agreement, bench, elementwise, engines, equivalence, inference, memory
 from keras_dnn_extras.array_program import NotInNumpyError, array_program
-from keras_dnn_extras.signatures import signature_of
+from keras_dnn_extras.signatures import caller, signature_of
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -583,9 +583,7 @@ def test_sample_data_lets_a_model_of_flexible_length_be_compiled_for_any_length(
     for rows, length in ((1, 6), (3, 2), (2, 9)):
         x = texts(rows, length, 1)
         assert_close(fast(x), of_keras(model, x))
-    with pytest.raises(
-        ValueError, match=r"does not take inputs of shape \(2, 10\), .*`model.predict` takes"
-    ):
+    with pytest.raises(ValueError, match=r"failed on inputs of shape \(2, 10\), .*`model.predict` takes"):
         fast(texts(2, 10))
     of_one = kdx.compile_for_inference(model, inputs=texts(3, 6))
     assert_close(of_one(texts(1, 4)), of_keras(model, texts(1, 4)))
@@ -663,8 +661,30 @@ def test_a_model_that_makes_nothing_finite_of_random_inputs_needs_sample_data():
     x = np.array([[51.0, 60.0, 100.0]], "float32")
     fast = kdx.compile_for_inference(model, engine=OWN, inputs=x)
     assert_close(fast(x), of_keras(model, x))
-    with pytest.raises(ValueError, match="does not take the sample data"):
+    with pytest.raises(
+        ValueError, match=r"nowhere finite\. Pass other rows. Received: model=.*inputs of shapes"
+    ):
         kdx.compile_for_inference(model, inputs=-x)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="has no strings")
+def test_a_model_that_returns_strings_is_refused():
+    table = L.StringLookup(vocabulary=["tea", "milk"], invert=True)
+    model = functional(lambda x: [table(x), x + 1], (3,), dtype="int64")
+    for inputs in (None, np.ones((2, 3), "int64")):
+        with pytest.raises(
+            ValueError, match=r"Expected the model to return numbers.*dtypes \['object', 'int64'\]"
+        ):
+            kdx.compile_for_inference(model, inputs=inputs)
+
+
+def test_memory_that_is_short_is_no_fault_of_the_shape():
+    def short(arrays):
+        raise MemoryError("no more")
+
+    run = caller(short, signature_of(dense_model(), None), 0)
+    with pytest.raises(MemoryError, match="no more"):
+        run(np.ones((2, 5), "float32"))
 
 
 # -- calls do not disturb one another, or the model ------------------------------------------------------
@@ -906,7 +926,9 @@ def functional(build, *args, **kwargs):
 
 
 REFUSED = {
-    "gave different outputs.*without the layer": lambda: functional(Noisy(), (3,)),
+    "gave different outputs.*Build the model without 'noisy'": lambda: functional(
+        Noisy(name="noisy"), (3,)
+    ),
     "Two calls of the model gave different outputs.*without the layer that does so": OwnThatDraws.called,
     "mc_predict.*layers=.*'mc'": lambda: dense_model(kdx.MCDropout(0.5, seed=1, name="mc")),
     "'drop' is called with `training=True`.*mc_predict": lambda: functional(
@@ -949,7 +971,27 @@ def test_a_way_out_is_named_where_it_leads_out(kind):
         assert fast.engine == "numpy"
     else:
         assert kind is not kdx.MCDropout
-        assert "Build the model without the layer" in str(caught.value)
+        assert f"uild the model without {layer.name!r}" in str(caught.value)
+
+
+@keras.saving.register_keras_serializable("test_inference")
+class OwnThatDrops(keras.Model):
+    """Makes its layers in code of its own, where `to_deterministic` can put no other."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.drop = kdx.MCDropout(0.5, seed=1, name="mc")
+
+    def call(self, x):
+        return self.drop(x)
+
+
+def test_samples_are_a_way_out_where_no_other_model_can_be_made():
+    model, x = OwnThatDrops(), np.ones((2, 3), "float32")
+    model(x)
+    with pytest.raises(ValueError, match=r"Call `mc_predict`, which draws .* build the model without 'mc'"):
+        kdx.compile_for_inference(model)
+    assert kdx.mc_predict(model, x, samples=8).std.max() > 0
 
 
 LARGE_BATCHES = {

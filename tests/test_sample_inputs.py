@@ -76,6 +76,35 @@ def test_statistics_go_through_flatten_reshape_permute_and_nested_models():
     np.testing.assert_allclose(array.mean(axis=0), np.arange(6.0).reshape(3, 2).T, atol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "mean_over"),
+    [
+        (L.Resizing(4, 6), (9, 5, 3), (0, 1)),
+        (L.Resizing(4, 6), (4, 9, 3), (1,)),
+        (L.Resizing(4, 6), (None, None, 3), (0, 1)),
+        (L.CenterCrop(4, 6), (8, 8, 3), (0, 1)),
+        (L.RandomCrop(4, 6), (8, 6, 3), (0,)),
+        (L.Resizing(4, 6), (4, 6, 3), ()),
+    ],
+)
+def test_a_mean_image_behind_another_size_is_averaged_over_the_axes_that_differ(layer, shape, mean_over):
+    mean = np.arange(72.0).reshape(4, 6, 3) * 100
+    norm = L.Normalization(axis=(1, 2, 3), mean=mean, variance=np.full_like(mean, 1e-4))
+    [array] = drawn(keras.Sequential([keras.Input(shape), layer, norm]), size=7)
+    assert array.shape[1:] == tuple(7 if length is None else length for length in shape)
+    expected = np.broadcast_to(mean.mean(axis=mean_over, keepdims=True), array.shape)
+    np.testing.assert_allclose(array, expected, atol=0.1)
+
+
+def test_lengths_for_which_a_mean_image_is_not_made_are_passed_over():
+    mean = np.arange(48.0).reshape(4, 4, 3)
+    norm = L.Normalization(axis=(1, 2, 3), mean=mean, variance=np.ones_like(mean))
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, keras.Sequential([keras.Input((4, 4, 3)), norm])(inputs))
+    arrays, _ = sample_inputs.taken_inputs(model, model.inputs, lambda arrays: arrays)
+    assert arrays[0].shape[1:] == (4, 4, 3)
+
+
 def test_statistics_are_parted_by_a_concatenation():
     a, b = keras.Input((1,)), keras.Input((2,))
     model = keras.Model([a, b], normalization()(L.Concatenate()([a, b])))
@@ -140,6 +169,24 @@ def test_integers_to_look_up_are_from_the_vocabulary_and_one_out_of_it():
     }
     strict = L.IntegerLookup(vocabulary=[7, 1000, 33], num_oov_indices=0)
     assert set(many(keras.Sequential([keras.Input((4,), dtype="int64"), strict])).ravel()) == {7, 1000, 33}
+
+
+def test_ids_of_an_axis_without_length_are_none():
+    [array] = drawn(keras.Sequential([keras.Input((0,), dtype="int32"), L.Embedding(50, 2)]))
+    assert array.shape[1:] == (0,)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda: L.StringLookup(vocabulary=["tea", "milk", "salt"], invert=True),
+        lambda: L.IntegerLookup(vocabulary=[7, 1000, 33], invert=True),
+    ],
+)
+def test_a_lookup_from_ids_gets_the_ids_of_its_words(table):
+    # One more stands for what is out of the vocabulary.
+    ids = many(keras.Sequential([keras.Input((4,), dtype="int64"), table()]))
+    assert set(ids.ravel()) == set(range(4))
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="has no strings")
@@ -214,8 +261,37 @@ def test_sample_data_come_in_the_structure_of_the_inputs_or_by_name(structure):
 def test_sample_data_for_a_fixed_batch_fill_it():
     model = keras.Sequential([keras.Input(batch_shape=(40, 3)), L.ReLU()])
     assert sample_data.checked_inputs(model, np.ones((100, 3)))[0].shape == (40, 3)
-    with pytest.raises(ValueError, match=r"of shape .40, 3.*Received: inputs of shape .39, 3"):
+    with pytest.raises(
+        ValueError, match=r"of shape .40, 3., with 40 rows. Received: inputs of shape .39, 3"
+    ):
         sample_data.checked_inputs(model, np.ones((39, 3)))
+
+
+def test_as_many_rows_of_a_large_input_and_of_a_small_one_are_looked_at(monkeypatch):
+    monkeypatch.setattr(sample_data, "LARGE", 32 * 14)
+    model, rows = two_inputs("list"), np.arange(32.0)
+    a, b = sample_data.checked_inputs(model, [np.ones((32, 3)) * rows[:, None], np.ones((32, 7, 2))])
+    assert (a.shape, b.shape) == ((2, 3), (2, 7, 2))
+    np.testing.assert_array_equal(a[:, 0], [0, 1])
+    with pytest.raises(ValueError, match=r"as many rows.*shapes \[\(40, 3\), \(50, 7, 2\)\]"):
+        sample_data.checked_inputs(model, [np.ones((40, 3)), np.ones((50, 7, 2))])
+
+
+def test_a_fixed_batch_beside_a_large_input_is_filled(monkeypatch):
+    monkeypatch.setattr(sample_data, "LARGE", 1)
+    a, b = keras.Input(batch_shape=(5, 3)), keras.Input((3,))
+    arrays = sample_data.checked_inputs(keras.Model([a, b], a + b), [np.ones((9, 3))] * 2)
+    assert [array.shape for array in arrays] == [(5, 3)] * 2
+
+
+def test_none_is_taken_for_an_optional_input_alone():
+    a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b", optional=True)
+    model = keras.Model([a, b], [a, b])
+    array, missing = sample_data.checked_inputs(model, {"a": np.ones((4, 3)), "b": None})
+    assert array.shape == (4, 3)
+    assert missing is None
+    with pytest.raises(TypeError, match=r"for the input 'a'.*Received: inputs=NoneType"):
+        sample_data.checked_inputs(model, [None, np.ones((4, 3))])
 
 
 def test_one_array_may_be_rows_or_in_a_list_or_of_one_axis_less():
@@ -238,7 +314,12 @@ def test_one_array_may_be_rows_or_in_a_list_or_of_one_axis_less():
         (
             [np.array([["x"] * 3]), np.ones((1, 7, 2))],
             TypeError,
-            "to be arrays.*'a'.*Received: inputs=ndarray",
+            "to be arrays, a few rows of data of dtype float32 for the input 'a'. Received: inputs=ndarray",
+        ),
+        (
+            [np.ones((1, 3), complex), np.ones((1, 7, 2))],
+            TypeError,
+            "to be arrays.*'a'. Received: inputs=ndarray of dtype complex128",
         ),
         ([object(), np.ones((1, 7, 2))], TypeError, "to be arrays.*Received: inputs=object"),
     ],
