@@ -641,12 +641,10 @@ def test_a_damaged_weights_file_is_no_backup(tmp_path):
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     file = tmp_path / "backup" / "latest.weights.h5"
     (tmp_path / "backup" / "training_metadata.json").unlink()
-    whole, random = np.frombuffer(file.read_bytes(), "uint8"), np.random.default_rng(1)
+    whole = file.read_bytes()
     found = set()
-    for _ in range(100):
-        damaged = whole.copy()
-        damaged[random.integers(0, len(whole), 20)] = random.integers(0, 256, 20)
-        file.write_bytes(damaged.tobytes())
+    for place in re.finditer(b"TREE|SNOD|HEAP", whole):  # by which HDF5 knows its parts
+        file.write_bytes(whole[: place.start()] + b"XXXX" + whole[place.end() :])
         found.add(type(Backup.of(backup)))
     assert found == {Backup, type(None)}
 
