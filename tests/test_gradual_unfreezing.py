@@ -577,7 +577,7 @@ def test_a_restore_that_fails_in_the_same_process_leaves_those_trained_that_were
     assert_trains(model, ["first", "second", "head"])
 
 
-class _InDict(keras.optimizers.SGD):
+class InDict(keras.optimizers.SGD):  # TensorFlow takes no scope that begins with "_"
     def build(self, variables):
         super().build(variables)
         self.extra = {i: self.add_variable_from_reference(v, "extra") for i, v in enumerate(variables)}
@@ -585,7 +585,7 @@ class _InDict(keras.optimizers.SGD):
 
 @pytest.mark.parametrize("build", [False, True])
 def test_an_optimizer_that_cannot_be_rebuilt_is_refused_before_training(build):
-    model = frozen(_InDict(0.1))
+    model = frozen(InDict(0.1))
     if build:
         model.optimizer.build(model.trainable_variables)
     flags, weights = trained(model)[0], values(model.weights)
