@@ -7,12 +7,9 @@ from pathlib import Path
 import h5py  # type: ignore[import-untyped]
 import keras
 
-_PATHS = (
-    "_weights_path",
-    "_training_metadata_path",
-    "_prev_weights_path",
-    "_prev_training_metadata_path",
-)
+from keras_dnn_extras.optimizer_state import value_on_host
+
+_KIND = keras.callbacks.BackupAndRestore
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,17 @@ class Backup:
     epoch_file: Path
 
     @classmethod
+    def latest(cls, callbacks: list[keras.callbacks.Callback]) -> "Backup | None":
+        """Return what `BackupAndRestore` is about to restore, the latest where there are several of it."""
+        backups = [cls.of(callback) for callback in callbacks if isinstance(callback, _KIND)]
+        return max((backup for backup in backups if backup), key=lambda backup: backup.epoch, default=None)
+
+    @classmethod
     def of(cls, callback: keras.callbacks.BackupAndRestore) -> "Backup | None":
         """Return what `callback` is about to restore, or None.
 
         Raises:
+            ValueError: its folder is a remote one.
             RuntimeError: this version of Keras keeps its backups elsewhere.
         """
         weights, metadata = _path(callback, "_weights_path"), _path(callback, "_training_metadata_path")
@@ -44,10 +48,13 @@ class Backup:
         ]
         try:
             variables = _optimizer_variables(weights)
-        except OSError:  # torn: Keras restores the one before, or says that it cannot
+        except _UnreadableError:  # torn: Keras restores the one before, or says that it cannot
             if not previous[0].exists():
                 return None
-            variables = _optimizer_variables(previous[0])
+            try:
+                variables = _optimizer_variables(previous[0])
+            except _UnreadableError:
+                return None
             metadata = previous[1]
         epoch = _epoch(metadata)
         if epoch is None and variables is None:
@@ -65,19 +72,54 @@ def _path(callback: keras.callbacks.BackupAndRestore, name: str) -> Path:
             "or resume from a saved model with `initial_epoch` instead. "
             f"Received: keras=={keras.__version__}, callback={callback}"
         )
-    return Path(getattr(callback, name))
+    path = str(getattr(callback, name))
+    if "://" in path:  # to `pathlib` there would be no file
+        raise ValueError(
+            "A backup in a remote folder cannot be read to know what was unfrozen when it was written. Use "
+            "a local `backup_dir`, or resume from a saved model with `initial_epoch` instead. "
+            f"Received: backup_dir={callback.backup_dir!r}"
+        )
+    return Path(path)
+
+
+def restore(
+    callbacks: list[keras.callbacks.Callback], optimizer: keras.optimizers.Optimizer, logs: dict | None
+) -> None:
+    """Restore now what `BackupAndRestore` will restore once more, so that its failure can be undone.
+
+    If it fails, the variables that `optimizer` has now have the values that they have now.
+    """
+    values = [(variable, value_on_host(variable)) for variable in optimizer.variables]
+    try:
+        for callback in callbacks:
+            # What another class does may not bear to be done twice.
+            if isinstance(callback, _KIND) and type(callback).on_train_begin is _KIND.on_train_begin:
+                callback.on_train_begin(logs)
+    except BaseException:
+        for variable, value in values:
+            variable.assign(value)
+        raise
 
 
 def _epoch(metadata: Path) -> int | None:
     try:
-        return json.loads(metadata.read_text())["epoch"]
-    except (OSError, ValueError, KeyError):  # there is none, or it is not whole
+        content = json.loads(metadata.read_text())
+    except (OSError, ValueError, RecursionError):  # there is none, or it is not whole
         return None
+    epoch = content.get("epoch") if isinstance(content, dict) else None
+    return epoch if type(epoch) is int and epoch >= 0 else None
+
+
+class _UnreadableError(Exception):
+    """The weights file is damaged."""
 
 
 def _optimizer_variables(weights: Path) -> int | None:
     if not weights.exists():
         return None
-    with h5py.File(weights, "r") as file:
-        found = file.get("optimizer/vars")
-        return None if found is None else len(found)
+    try:
+        with h5py.File(weights, "r") as file:
+            slots = file.get("optimizer/vars")
+            return None if slots is None else len(slots)
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # whatever is damaged in it
+        raise _UnreadableError from error

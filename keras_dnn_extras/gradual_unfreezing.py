@@ -5,25 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 
 from keras_dnn_extras.arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
-from keras_dnn_extras.backups import Backup
+from keras_dnn_extras.backups import Backup, restore
 from keras_dnn_extras.frames import callbacks_of_fit
 from keras_dnn_extras.in_step import strategy_scope
+from keras_dnn_extras.interruptions import forget_frozen, freeze_again, remember_frozen
 from keras_dnn_extras.layers import layers_by_path, owners
-from keras_dnn_extras.optimizer_state import rebuild
+from keras_dnn_extras.optimizer_state import check_rebuildable, variables_if_built
 from keras_dnn_extras.optimizers import innermost_optimizer, seen_batches, unscaled
 from keras_dnn_extras.step_callback import StepCallback
 from keras_dnn_extras.step_state import StepState
 from keras_dnn_extras.trainable import flags, put_back, set_trainable, to_unfreeze
+from keras_dnn_extras.undoing import unfrozen_as_before_on_error
 from keras_dnn_extras.wording import counted
-
-# What was frozen when a fit began that has not come to its end, by its model.
-_FROZEN: WeakKeyDictionary[keras.Model, list[keras.layers.Layer]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ class GradualUnfreezing(StepCallback):
         ValueError: the plan is empty, or has a negative epoch. When `fit` begins: a layer that is to be
             unfrozen later is not frozen; the plan names layers that the model does not have; the model is
             not compiled; another `GradualUnfreezing` is there too; a backup of `BackupAndRestore` does not
-            fit the plan.
+            fit the plan, or is in a remote folder; the optimizer has variables of weights that are not in
+            lists.
         TypeError: the plan is no dict of the above.
         RuntimeError: this version of Keras keeps the files of `BackupAndRestore` elsewhere.
 
@@ -98,6 +97,7 @@ class GradualUnfreezing(StepCallback):
         self.verbose: int = verbose
         self.unfrozen: dict[int, list[str]] = {}
         self._left: list[_Stage] = []
+        self._to_restore: list[keras.callbacks.Callback] = []
 
     def get_config(self) -> dict[str, Any]:
         plan = {epoch: _as_config(layers) for epoch, layers in self.plan.items()}
@@ -109,7 +109,12 @@ class GradualUnfreezing(StepCallback):
         return cls(**{**config, "plan": plan})
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_left": [], "_restored": [], "_starts": {}}
+        return super().__getstate__() | {
+            "_left": [],
+            "_restored": [],
+            "_starts": {},
+            "_to_restore": [],
+        }
 
     # -- in `fit` -----------------------------------------------------------------------------------
 
@@ -120,8 +125,15 @@ class GradualUnfreezing(StepCallback):
             callbacks.remove(self)
             callbacks.insert(0, self)
 
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+    def on_train_begin(self, logs: dict | None = None) -> None:
         innermost_optimizer(self.model)
+        with unfrozen_as_before_on_error(self.model):
+            super().on_train_begin(logs)
+            if self._to_restore:
+                restore(self._to_restore, self.model.optimizer, logs)
+        self._to_restore = []
+
+    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
         for other in others:
             if isinstance(other, GradualUnfreezing):
                 raise ValueError(
@@ -135,12 +147,14 @@ class GradualUnfreezing(StepCallback):
         self.unfrozen = {}
         self._starts: dict[int, int] = {}
         self._started = False
-        backup = _backup(others)
-        before = flags(self.model)
+        backup = Backup.latest(others)
+        self._to_restore = others if backup else []
+        if self.model.built:
+            with strategy_scope(self.model):
+                check_rebuildable(self.model.optimizer, self.model.trainable_variables)
         if backup:  # after an interruption, maybe in this process
-            set_trainable(self.model, _FROZEN.get(self.model, []), False)
-        layers = self.model._flatten_layers()
-        _FROZEN[self.model] = [layer for layer in layers if not layer.trainable]
+            freeze_again(self.model)
+        remember_frozen(self.model)
         # In fits before this one, and not forgotten.
         self._trained = self._known() & set(map(id, self.model.trainable_variables))
         self._restored = [
@@ -148,11 +162,7 @@ class GradualUnfreezing(StepCallback):
         ]
         self._in_backup: set[int] = set()
         if backup and backup.optimizer_variables is not None and self.model.built:
-            try:
-                self._restored = self._stages_in(backup)
-            except ValueError:
-                put_back(before)
-                raise
+            self._restored = self._stages_in(backup)
         if backup:
             self._in_backup = {stage.epoch for stage in self._restored}
         for stage in self._restored:
@@ -182,8 +192,9 @@ class GradualUnfreezing(StepCallback):
             raise ValueError(
                 f"The weights in the backup were saved in epoch {stages[-1].epoch} or later, but training "
                 f"would go on in epoch {backup.epoch}: the process ended between the two files of the "
-                "backup, or was interrupted twice with `save_freq` in batches. Write the epoch that was "
-                f"interrupted as `epoch` into {str(backup.epoch_file)!r}, or delete the backup. "
+                "backup, or was interrupted twice with `save_freq` in batches, or the file cannot be read. "
+                "Write the epoch that was interrupted as `epoch` into "
+                f"{str(backup.epoch_file)!r}, or delete the backup. "
                 f"Received: plan={self.plan}"
             )
         return stages
@@ -191,17 +202,13 @@ class GradualUnfreezing(StepCallback):
     def _optimizer_variables(self, stages: list[_Stage]) -> int:
         """Return how many variables the optimizer has where `stages` are reached."""
         model, before = self.model, flags(self.model)
-        for stage in stages:
-            set_trainable(model, stage.layers, True)
-        with strategy_scope(model):
-            if model.optimizer.built:
-                rebuild(model.optimizer, model.trainable_variables)
-            else:
-                model.optimizer.build(model.trainable_variables)
-            found = len(model.optimizer.variables)
+        try:
+            for stage in stages:
+                set_trainable(model, stage.layers, True)
+            with strategy_scope(model):
+                return variables_if_built(model.optimizer, model.trainable_variables)
+        finally:
             put_back(before)
-            rebuild(model.optimizer, model.trainable_variables)
-        return found
 
     def take_part(self, step_state: StepState) -> None:
         stages = list(self._left)
@@ -216,12 +223,14 @@ class GradualUnfreezing(StepCallback):
         if not self._started:
             self._refuse_unfrozen()
         if due:
-            self._unfreeze(due, epoch)
+            with unfrozen_as_before_on_error(self.model):
+                self._unfreeze(due, epoch)
+            self._record(due)
         self._started = True
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        _FROZEN.pop(self.model, None)
+        forget_frozen(self.model)
 
     def _refuse_unfrozen(self) -> None:
         weights = {id(variable) for variable in self.model.trainable_variables}
@@ -246,10 +255,13 @@ class GradualUnfreezing(StepCallback):
                 if key not in self._starts:  # of an earlier stage
                     in_state = key in (known if resumed else self._trained)
                     self._starts[key] = begin if in_state else now
+        self.step_state.follow_trainable(self._starts)
+
+    def _record(self, stages: list[_Stage]) -> None:
+        for stage in stages:
             self.unfrozen[stage.epoch] = _paths(self.model, stage)
             if self.verbose:
                 self._tell(stage)
-        self.step_state.follow_trainable(self._starts)
 
     def _known(self) -> set[int]:
         """Return the weights that the optimizer has the state of, by `id(weight)`."""
@@ -274,13 +286,6 @@ def _paths(model: keras.Model, stage: _Stage) -> list[str]:
         for path, layer in layers_by_path(model).items()
         if any(id(variable) in weights for variable in layer.weights)
     ]
-
-
-def _backup(callbacks: list[keras.callbacks.Callback]) -> Backup | None:
-    """Return what `BackupAndRestore` is about to restore, the latest where there are several of it."""
-    kind = keras.callbacks.BackupAndRestore
-    found = [Backup.of(callback) for callback in callbacks if isinstance(callback, kind)]
-    return max((backup for backup in found if backup), key=lambda backup: backup.epoch, default=None)
 
 
 def _check_plan(plan: Any) -> None:

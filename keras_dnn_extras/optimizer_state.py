@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,28 +82,72 @@ def carry_over(source: keras.optimizers.Optimizer, target: keras.optimizers.Opti
 def rebuild(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> None:
     """Build `optimizer` once more, for other `weights`, and keep what it has of those it knew."""
     levels = _levels(optimizer)
-    kept = [_State.of(level) for level in levels]
-    with _unchanged_by_failure(levels):
-        for level, state in zip(levels, kept, strict=True):
-            for variable in (*state.slots.values(), *state.scalars.values()):
-                level._untrack_variable(variable)
-            level._trainable_variables_indices = {}
-            level.built = False
+    with unchanged_by_failure(optimizer):
+        kept = _unbuild(levels)
         optimizer.build(weights)
         for level, state in zip(levels, kept, strict=True):
             state.put_into(level)
 
 
+def variables_if_built(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> int:
+    """Return how many variables `optimizer` would have if it were built for `weights`. It stays as it is.
+
+    Raises:
+        ValueError: it could not be rebuilt, as it cannot be told what belongs to which weight.
+    """
+    levels, restore = _levels(optimizer), _restorer(optimizer)
+    try:
+        if optimizer.built:
+            _unbuild(levels)
+        optimizer.build(weights)
+        for level in levels:
+            _State.of(level)
+        return len(optimizer.variables)
+    finally:
+        restore()
+
+
+def check_rebuildable(optimizer: keras.optimizers.Optimizer, weights: list[keras.Variable]) -> None:
+    """Raise what `rebuild` would raise of an `optimizer` that is built, maybe later on, for `weights`."""
+    if not optimizer.built:
+        variables_if_built(optimizer, weights)
+        return
+    for level in _levels(optimizer):
+        _State.of(level)
+
+
+def _unbuild(levels: list[Any]) -> list["_State"]:
+    states = [_State.of(level) for level in levels]
+    for level, state in zip(levels, states, strict=True):
+        for variable in (*state.slots.values(), *state.scalars.values()):
+            level._untrack_variable(variable)
+        level._trainable_variables_indices = {}
+        level.built = False
+    return states
+
+
 @contextlib.contextmanager
-def _unchanged_by_failure(optimizers: list[Any]) -> Iterator[None]:
-    """Put back what `optimizers` held if an exception or an interrupt ends what is done to them."""
-    before = [_contents(optimizer) for optimizer in optimizers]
+def unchanged_by_failure(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Put back what `optimizer` held if an exception or an interrupt ends what is done to it.
+
+    The variables that it held are put back, not their values.
+    """
+    restore = _restorer(optimizer)
     try:
         yield
     except BaseException:
-        for optimizer, contents in zip(optimizers, before, strict=True):
-            _put_back(optimizer, contents)
+        restore()
         raise
+
+
+def _restorer(optimizer: keras.optimizers.Optimizer) -> Callable[[], None]:
+    before = [(level, _contents(level)) for level in _levels(optimizer)]
+
+    def restore() -> None:
+        for level, contents in before:
+            _put_back(level, contents)
+
+    return restore
 
 
 def _contents(optimizer: Any) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:

@@ -8,6 +8,7 @@ import keras
 
 from keras_dnn_extras.arguments import check_bool, positive_float
 from keras_dnn_extras.copying import copied
+from keras_dnn_extras.interruptions import forget_frozen
 from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
 from keras_dnn_extras.model_state import check_recompilable, recompile
 from keras_dnn_extras.rebuilding import check_followed
@@ -110,6 +111,7 @@ def unfreeze(
     with trained_as_before_on_error(model):
         set_trainable(model, chosen, True)
         recompile(model, learning_rate)
+    forget_frozen(model, chosen)
     return model
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import keras
 
 from keras_dnn_extras.model_state import recompile, set_optimizer
+from keras_dnn_extras.optimizer_state import unchanged_by_failure
 from keras_dnn_extras.optimizers import iterations, unscaled
 from keras_dnn_extras.trainable import flags, put_back
 
@@ -29,6 +30,23 @@ def trained_as_before_on_error(model: keras.Model) -> Iterator[None]:
             set_optimizer(model, optimizer)
             model._compiled_trainable_state = accepted
         raise
+
+
+@contextlib.contextmanager
+def unfrozen_as_before_on_error(model: keras.Model) -> Iterator[None]:
+    """Leave the layers of `model` frozen, and its optimizer with the variables, as they are if this fails.
+
+    Within a `fit`, between two steps: the optimizer stays the same object, and trains nothing meanwhile.
+    """
+    before, accepted = flags(model), getattr(model, "_compiled_trainable_state", None)
+    with unchanged_by_failure(model.optimizer):
+        try:
+            yield
+        except BaseException:
+            put_back(before)
+            if accepted is not None:
+                model._compiled_trainable_state = accepted
+            raise
 
 
 def _updates(model: keras.Model) -> int | None:

@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import functools
+import gc
 import json
 import re
 import shutil
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -16,6 +18,8 @@ import truth
 from transfer_models import MODELS, assert_same, data, fit, layer, nested, path, values
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras import gradual_unfreezing, step_state
+from keras_dnn_extras.backups import Backup
 
 L = keras.layers
 BACKEND = keras.backend.backend()
@@ -476,6 +480,182 @@ def test_a_refused_resume_in_the_same_process_leaves_the_layers_as_they_are(tmp_
     assert len(model.trainable_weights) == 6
     write_epoch(tmp_path, 2)
     fit(model, epochs=4, callbacks=backup_in(tmp_path, model, save_freq=2))
+
+
+def trained(model):
+    """Return what is trained, in the layers and in the optimizer, and all that the optimizer has."""
+    layers = [layer.trainable for layer in model._flatten_layers()]
+    known = [id(v) for v in model.optimizer._trainable_variables] if model.optimizer.built else []
+    return layers, known, [(id(v), np.array(v.numpy()).tolist()) for v in model.optimizer.variables]
+
+
+def scaled_adam():
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())
+
+
+def assert_trains(model, names):
+    before = {name: values(layer(model, name).weights)[0] for name in ("first", "second", "head")}
+    fit(model)
+    moved = [name for name in before if (values(layer(model, name).weights)[0] != before[name]).any()]
+    assert moved == names
+
+
+@pytest.mark.parametrize("make", [ADAPTIVE["Adam"], scaled_adam])
+def test_a_refused_resume_in_the_same_process_leaves_the_optimizer_all_that_it_has(make, tmp_path):
+    model = interrupted(tmp_path, interrupt_at(3), make)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    before = [(id(v), v.numpy().tolist()) for v in inner.variables]
+    backup, _ = backup_in(tmp_path, model)
+    with pytest.raises(ValueError, match="no epoch of the plan"):
+        fit(model, epochs=4, callbacks=[backup, kdx.GradualUnfreezing({1: "body/first"})])
+    assert [(id(v), v.numpy().tolist()) for v in inner.variables] == before
+    assert_trains(model, ["first", "second", "head"])
+
+
+def interrupting(monkeypatch, module, name):
+    """Let the first call of a function of `module` end with Ctrl-C when it is done."""
+    function = getattr(module, name)
+
+    def call(*arguments, **named):
+        function(*arguments, **named)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, call)
+
+
+@pytest.mark.parametrize("name", ["rebuild", "accept_trainable"])
+def test_ctrl_c_while_layers_are_unfrozen_leaves_those_trained_that_were(name, monkeypatch):
+    model = frozen(ADAPTIVE["Adam"]())
+    fit(model)
+    before = trained(model)[:2]
+    gradual = kdx.GradualUnfreezing({0: "body/second"})
+    interrupting(monkeypatch, step_state, name)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callbacks=[gradual])
+    assert trained(model)[:2] == before
+    assert gradual.unfrozen == {}
+    assert_trains(model, ["head"])
+
+
+@pytest.mark.parametrize("name", ["freeze_again", "variables_if_built"])
+def test_ctrl_c_while_a_backup_is_read_leaves_those_trained_that_were(name, monkeypatch, tmp_path):
+    model = interrupted(tmp_path, interrupt_at(3))
+    before = trained(model)
+    interrupting(monkeypatch, gradual_unfreezing, name)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=4, callbacks=backup_in(tmp_path, model))
+    assert trained(model) == before
+    assert_trains(model, ["first", "second", "head"])
+
+
+def test_a_backup_of_layers_of_other_shapes_unfreezes_nothing(tmp_path):
+    def wide():
+        layers = [L.Dense(9, name="first"), L.BatchNormalization(), L.Dense(5, name="second")]
+        body = keras.Sequential([keras.Input((6,)), *layers], name="body")
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, L.Dense(2, name="head")(body(inputs)))
+
+    interrupted(tmp_path, interrupt_at(3))
+    model = frozen(ADAPTIVE["Adam"](), wide)
+    model.optimizer.build(model.trainable_variables)
+    before = trained(model)
+    with pytest.raises(ValueError, match="shape"):
+        fit(model, epochs=4, callbacks=backup_in(tmp_path, model))
+    assert trained(model) == before
+    assert_trains(model, ["head"])
+
+
+def test_a_restore_that_fails_in_the_same_process_leaves_those_trained_that_were(monkeypatch, tmp_path):
+    model = interrupted(tmp_path, interrupt_at(2, batch=1))
+    assert sum(layer.trainable for layer in model.layers[1].layers) == 2
+    before = trained(model)
+    interrupting(monkeypatch, keras.Model, "load_weights")
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, epochs=4, callbacks=backup_in(tmp_path, model))
+    assert trained(model)[:2] == before[:2]
+    assert_trains(model, ["first", "second", "head"])
+
+
+class InDict(keras.optimizers.SGD):  # TensorFlow takes no scope that begins with "_"
+    def build(self, variables):
+        super().build(variables)
+        self.extra = {i: self.add_variable_from_reference(v, "extra") for i, v in enumerate(variables)}
+
+
+@pytest.mark.parametrize("build", [False, True])
+def test_an_optimizer_that_cannot_be_rebuilt_is_refused_before_training(build):
+    model = frozen(InDict(0.1))
+    if build:
+        model.optimizer.build(model.trainable_variables)
+    flags, weights = trained(model)[0], values(model.weights)
+    with pytest.raises(ValueError, match="cannot be told which weight"):
+        fit(model, epochs=3, callbacks=[kdx.GradualUnfreezing({2: "body/second"})])
+    assert trained(model)[0] == flags
+    assert_same(values(model.weights), weights)
+    assert_trains(model, ["head"])
+
+
+def test_what_was_unfrozen_after_an_interruption_is_not_frozen_again(tmp_path):
+    model = frozen(ADAPTIVE["Adam"]())
+    callbacks = [keras.callbacks.BackupAndRestore(tmp_path), kdx.GradualUnfreezing({1: "body/second"})]
+    with pytest.raises(_StopError):
+        fit(model, epochs=4, callbacks=[*callbacks, interrupt_at(2)])
+    kdx.unfreeze(model, ["body/first", "body/norm"], batch_norm=True)
+    with pytest.raises(ValueError, match="no epoch of the plan"):  # the backup has no state of them
+        fit(model, epochs=4, callbacks=callbacks)
+    assert_trains(model, ["first", "second", "head"])
+
+
+def test_an_interrupted_fit_does_not_keep_a_frozen_model():
+    def interrupt():
+        model = frozen("sgd")
+        kdx.freeze(model)
+        callbacks = [kdx.GradualUnfreezing({0: "head"}), interrupt_at(1)]
+        with contextlib.suppress(_StopError):  # `pytest.raises` keeps the frames, and the model in them
+            fit(model, epochs=2, callbacks=callbacks)
+        return weakref.ref(model)
+
+    reference = interrupt()
+    keras.backend.clear_session()
+    gc.collect()
+    assert reference() is None
+
+
+UNREADABLE = ["", "null", "[]", "3", "{}", '{"epoch": "2"}', '{"epoch": 2.5}', "[" * 9999]
+
+
+def test_a_backup_whose_epoch_cannot_be_read_is_refused(tmp_path):
+    backup, gradual = keras.callbacks.BackupAndRestore(tmp_path), kdx.GradualUnfreezing({1: "body/second"})
+    model = frozen(SGD["momentum"]())
+    with pytest.raises(_StopError):
+        fit(model, epochs=4, callbacks=[gradual, backup, interrupt_at(2)])
+    for text in UNREADABLE:
+        (tmp_path / "training_metadata.json").write_text(text)
+        with pytest.raises(ValueError, match=r"epoch 1 or later.* or the file cannot be read"):
+            fit(model, epochs=4, callbacks=[gradual, backup])
+
+
+def test_a_damaged_weights_file_is_no_backup(tmp_path):
+    interrupted(tmp_path, interrupt_at(1))
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    file = tmp_path / "backup" / "latest.weights.h5"
+    (tmp_path / "backup" / "training_metadata.json").unlink()
+    whole = file.read_bytes()
+    found = set()
+    for place in re.finditer(b"TREE|SNOD|HEAP", whole):  # by which HDF5 knows its parts
+        file.write_bytes(whole[: place.start()] + b"XXXX" + whole[place.end() :])
+        found.add(type(Backup.of(backup)))
+    assert found == {Backup, type(None)}
+
+
+def test_a_backup_in_a_remote_folder_is_refused(tmp_path):
+    model = frozen("sgd")
+    backup, gradual = backup_in(tmp_path, model)
+    backup._weights_path = "gs://bucket/run/latest.weights.h5"  # Keras needs TensorFlow to join it
+    with pytest.raises(ValueError, match="remote folder"):
+        fit(model, callbacks=[gradual, backup])
+    assert len(model.trainable_weights) == 2
 
 
 def test_a_keras_that_keeps_its_backups_elsewhere_is_told(tmp_path):

@@ -64,6 +64,7 @@ ROWS = {
         "gradient_measurements",
         "in_step",
         "internals",
+        "interruptions",
         "layers",
         "learning_rate_callback",
         "linear_layers",
@@ -118,7 +119,6 @@ ROWS = {
 }
 # Mechanisms that rest on one another, from the lowest.
 MECHANISMS = [
-    "backups",
     "configs",
     "data_shapes",
     "frames",
@@ -160,9 +160,11 @@ MECHANISMS = [
     "optimizers",
     "internals",
     "optimizer_state",
+    "backups",
     "copying",
     "layers",
     "trainable",
+    "interruptions",
     "encoder_training",
     "model_state",
     "always_on",
