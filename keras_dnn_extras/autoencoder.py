@@ -58,7 +58,7 @@ def build_autoencoder(
     """
     check_reconstruction(encoder, tied, noise)
     check_encoder_built(encoder)
-    with unconnected_on_error(encoder._flatten_layers()):
+    with unconnected_on_error([encoder]):
         chain = checked_chain(encoder, tied, noise)
         return _autoencoder(encoder, chain, tied, float(noise), output_activation)
 

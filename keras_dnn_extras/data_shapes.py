@@ -24,8 +24,8 @@ def first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
     if isinstance(data, keras.utils.PyDataset):
         batch = data[0]
     elif are_arrays(data):
-        flat = tree.flatten(data)
-        if not flat or not all(is_array(array) for array in flat):
+        arrays = [array for array in tree.flatten(data) if array is not None]  # an input may be optional
+        if not arrays or not all(map(is_array, arrays)):
             return None, data
         return tree.map_structure(lambda array: spec_of(array, batch_size), data), data
     elif not hasattr(data, "__iter__") or isinstance(data, (str, bytes)):
@@ -56,11 +56,11 @@ def number_of_rows(array: Any) -> int | None:
 
 
 def spec_of(array: Any, rows: int | None = None) -> Any:
-    """Return what `array` becomes as a batch, of its first `rows` if they are told.
+    """Return what `array` becomes as a batch, of its first `rows` if they are told. None stays None.
 
     As in Keras, a Series of pandas is a column, and all columns of a DataFrame are floats if one is.
     """
-    if isinstance(array, keras.KerasTensor):
+    if array is None or isinstance(array, keras.KerasTensor):
         return array
     if not hasattr(array, "shape"):
         array = np.asarray(array)

@@ -89,7 +89,7 @@ def fine_tune(
     innermost_optimizer(model)
     check_recompilable(model)
     x = built(model, x, fit_arguments.get("batch_size") or 32)
-    fit_arguments = with_checked_validation(model, fit_arguments)
+    x, fit_arguments = with_checked_validation(model, x, y, fit_arguments)
     head, body = _head_and_body(model)
     later = [layer for layer in body if not is_batch_norm(layer)]
     rates = learning_rate, learning_rate / divisor

@@ -23,10 +23,11 @@ from keras_dnn_extras.data_shapes import is_array, number_of_rows, spec_of
 from keras_dnn_extras.dense_transpose import DenseTranspose
 from keras_dnn_extras.encoder_training import Reconstruction, UnderHead
 from keras_dnn_extras.in_step import strategy_scope
-from keras_dnn_extras.model_state import built
+from keras_dnn_extras.model_state import built, random_states_kept
 from keras_dnn_extras.optimizer_state import same_optimizer
 from keras_dnn_extras.surgery import Call
 from keras_dnn_extras.trainable import flags, put_back, set_trainable, weights_of, within
+from keras_dnn_extras.trial_copies import trial_copies
 from keras_dnn_extras.undoing import unconnected_on_error
 from keras_dnn_extras.validation import with_checked_validation
 
@@ -109,9 +110,9 @@ def pretrain_autoencoder(
     optimizers = _Optimizers(optimizer)
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     check_encoder_built(encoder)
-    with unconnected_on_error(encoder._flatten_layers()):
+    with unconnected_on_error([encoder]):
         chain = checked_chain(encoder, tied, noise)
-    fit_arguments = with_checked_validation(encoder, fit_arguments)
+    x, fit_arguments = with_checked_validation(encoder, x, None, fit_arguments, targets=False)
     blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
     if not blocks or not _trained(blocks[0]):
         raise _all_frozen(encoder)
@@ -202,11 +203,24 @@ def pretrain_auxiliary(
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     if not encoder.trainable_variables:
         raise _all_frozen(encoder)
-    with strategy_scope(encoder):
-        trainer = UnderHead(encoder, heads)
-        x = built(trainer, x, fit_arguments.get("batch_size") or 32)
-        _compile(trainer, optimizers.fresh(), loss, fit_arguments)
-    fit_arguments = with_checked_validation(trainer, fit_arguments)
+
+    def under(layers: list[keras.layers.Layer]) -> UnderHead:
+        nonlocal x
+        with strategy_scope(encoder):
+            trainer = UnderHead(encoder, layers)
+            x = built(trainer, x, fit_arguments.get("batch_size") or 32)
+            _compile(trainer, optimizers.fresh(), loss, fit_arguments)
+        return trainer
+
+    copies = trial_copies(heads)
+    if copies is None:
+        trainer = under(heads)
+        x, fit_arguments = with_checked_validation(trainer, x, y, fit_arguments)
+    else:
+        with random_states_kept():
+            on_trial = under(copies)
+        x, fit_arguments = with_checked_validation(on_trial, x, y, fit_arguments)
+        trainer = under(heads)
     return _of(encoder, _fit(trainer, x, y, epochs=epochs, **fit_arguments))
 
 

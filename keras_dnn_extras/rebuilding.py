@@ -18,8 +18,6 @@ from keras_dnn_extras.configs import NO_CONFIG, copy_what_no_config_holds, seria
 from keras_dnn_extras.sample_inputs import drawn, sizes
 from keras_dnn_extras.surgery import Call, Level, Value, fill_in, functional_of
 
-"""Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
-
 
 @dataclass(frozen=True)
 class Edit:

@@ -10,11 +10,12 @@ from keras_dnn_extras.arguments import check_bool, positive_float
 from keras_dnn_extras.copying import copied
 from keras_dnn_extras.interruptions import forget_frozen
 from keras_dnn_extras.layers import chosen_layers, layers_by_path, near
-from keras_dnn_extras.model_state import check_recompilable, recompile
+from keras_dnn_extras.model_state import check_recompilable, random_states_kept, recompile
 from keras_dnn_extras.rebuilding import check_followed
 from keras_dnn_extras.surgery import functional_of
 from keras_dnn_extras.trainable import set_trainable, to_unfreeze, within
-from keras_dnn_extras.undoing import trained_as_before_on_error, unconnected_on_error
+from keras_dnn_extras.trial_copies import trial_copies
+from keras_dnn_extras.undoing import trained_as_before_on_error, unconnected, unconnected_on_error
 from keras_dnn_extras.wording import counted
 
 
@@ -165,6 +166,7 @@ def replace_head(
         set_trainable(body, within([body]), False)
     with unconnected_on_error(heads):
         _set_apart(heads, body)
+        _try(body, heads)
         new = _joined(body, heads)
     new.dtype_policy = model.dtype_policy  # tells `compile` whether to scale the loss
     return new
@@ -177,6 +179,15 @@ def _joined(body: keras.Model, heads: list[keras.layers.Layer]) -> keras.Model:
     for layer in heads:
         outputs = layer(outputs)
     return keras.Model(body.input, outputs, name=body.name)
+
+
+def _try(body: keras.Model, heads: list[keras.layers.Layer]) -> None:
+    """Raise what calls of `heads` would raise, before any is built, as far as they can be copied."""
+    copies = trial_copies(heads)
+    if copies is None:
+        return
+    with unconnected([body, *copies]), random_states_kept():
+        _joined(body, copies)
 
 
 def _check_preprocessor(model: Any) -> None:

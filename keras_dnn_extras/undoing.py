@@ -1,7 +1,7 @@
 """What a call that fails, or is interrupted, has changed in a model by then: put back."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 
@@ -56,23 +56,43 @@ def _updates(model: keras.Model) -> int | None:
 
 @contextlib.contextmanager
 def unconnected_on_error(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
-    """Leave `layers` with the names, and in the graphs, that they had if this fails.
+    """Leave `layers`, and those within, with the names, and in the graphs, that they had if this fails.
 
     A symbolic call that went well before another one failed has put a node into the layer: its next call
     would be known as the second one.
     """
-    before = [
-        (layer, layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes), set(vars(layer)))
-        for layer in layers
-    ]
+    disconnect = _disconnecting(layers)
     try:
         yield
     except BaseException:
-        for layer, name, inbound, outbound, attributes in before:
-            if layer.name != name:
-                layer.name = name
-            del layer._inbound_nodes[inbound:]
-            del layer._outbound_nodes[outbound:]
-            if "get_config" not in attributes:  # by which a tied layer marks its Dense as shared
-                vars(layer).pop("get_config", None)
+        disconnect()
         raise
+
+
+@contextlib.contextmanager
+def unconnected(layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
+    """Do what `unconnected_on_error` does in any case: what is called here is called on trial."""
+    disconnect = _disconnecting(layers)
+    try:
+        yield
+    finally:
+        disconnect()
+
+
+def _disconnecting(layers: Iterable[keras.layers.Layer]) -> Callable[[], None]:
+    parts = {id(part): part for layer in layers for part in layer._flatten_layers()}
+    before = [
+        (part, part.name, len(part._inbound_nodes), len(part._outbound_nodes), set(vars(part)))
+        for part in parts.values()
+    ]
+
+    def disconnect() -> None:
+        for part, name, inbound, outbound, attributes in before:
+            if part.name != name:
+                part.name = name
+            del part._inbound_nodes[inbound:]
+            del part._outbound_nodes[outbound:]
+            if "get_config" not in attributes:  # by which a tied layer marks its Dense as shared
+                vars(part).pop("get_config", None)
+
+    return disconnect

@@ -490,6 +490,169 @@ def test_validation_data_of_a_model_that_only_runs_eagerly_is_left_to_fit():
     assert "val_loss" in tune(model, validation_data=(X, Y)).history
 
 
+class Doubled(L.Layer):
+    """Tells its shape without the size of the batch."""
+
+    def call(self, x):
+        return 2.0 * x
+
+    def compute_output_shape(self, shape):
+        return (None, *shape[1:])
+
+
+class Masked(L.Layer):
+    """Computes with one of two inputs, or both."""
+
+    def call(self, x):
+        return x[0] if x[1] is None else x[0] * x[1]
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x[0].shape)
+
+
+class ByKey(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(2)
+
+    def call(self, x):
+        return self.dense(x["features"])
+
+
+class WithPreparation(ByKey):
+    """Takes lists in `fit`, as the tasks of KerasHub take strings."""
+
+    def fit(self, x, y, validation_data=None, **arguments):
+        validation_data = {"features": np.array(validation_data[0])}, validation_data[1]
+        return super().fit({"features": np.array(x)}, y, validation_data=validation_data, **arguments)
+
+
+class WithEvaluation(ByKey):
+    def evaluate(self, x, y, **arguments):
+        del arguments["_use_cached_eval_dataset"]
+        return super().evaluate({"features": x}, y, **arguments)
+
+
+def doubled():
+    return keras.Sequential([keras.Input((6,)), Doubled(), L.Dense(2), Doubled()])
+
+
+def of_two(struct=list, **options):
+    x, mask = keras.Input((6,), name="x"), keras.Input((6,), name="mask", **options)
+    inputs = [x, mask] if struct is list else {"x": x, "mask": mask}
+    return keras.Model(inputs, L.Dense(2)(Masked()([x, mask])))
+
+
+def of_keys(kind=ByKey):
+    model = kind()
+    model({"features": X})
+    return model
+
+
+def trained(model, x, validation, **arguments):
+    model.compile("sgd", "mse")
+    arguments = {"epochs": 1, "frozen_epochs": 1, "verbose": 0, **arguments}
+    return kdx.fine_tune(model, x, Y, validation_data=validation, **arguments).history
+
+
+KEYS = {"x": X, "mask": X}
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "validation"),
+    [
+        pytest.param(doubled, X, (X, Y), id="a layer that does not tell the size of the batch"),
+        pytest.param(of_keys, {"features": X}, ({"features": X, "more": X}, Y), id="a key too many"),
+        pytest.param(of_two, KEYS, ({**KEYS, "a": X[:, :2]}, Y), id="a key too many for a list"),
+        pytest.param(lambda: of_keys(WithPreparation), X.tolist(), (X.tolist(), Y), id="fit of its own"),
+        pytest.param(lambda: of_keys(WithEvaluation), {"features": X}, (X, Y), id="evaluate of its own"),
+        pytest.param(lambda: of_two(optional=True), [X, X], ([X, None], Y), id="an optional input"),
+        pytest.param(
+            lambda: of_two(dict, optional=True), KEYS, ({"x": X, "mask": None}, Y), id="one of a dict"
+        ),
+    ],
+)
+def test_validation_data_that_fit_takes_is_not_refused(make, x, validation):
+    assert len(trained(make(), x, validation)["val_loss"]) == 1
+
+
+def test_a_model_is_built_without_its_optional_input():
+    class Either(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.masked, self.dense = Masked(), L.Dense(2)
+
+        def call(self, x):
+            return self.dense(self.masked(x))
+
+    assert len(trained(Either(), [X, None], ([X, None], Y))["val_loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "validation", "told"),
+    [
+        pytest.param(doubled, X, (X, Y[:, :1].repeat(5, 1)), "20, 5", id="targets after such a layer"),
+        pytest.param(
+            lambda: of_two(dict), KEYS, ({**KEYS, "a": X[:, :2]}, Y), "20, 2", id="a first key too many"
+        ),
+        pytest.param(of_keys, {"features": X}, ({"x": X}, Y), "KeyError: features", id="another key"),
+        pytest.param(of_keys, {"features": X}, ({"features": X}, {"y": Y}), "'y'", id="keys of targets"),
+    ],
+)
+def test_validation_data_that_only_fails_in_code_of_the_user_is_told_before(make, x, validation, told):
+    model = make()
+    before = values(model.weights)
+    with pytest.raises(ValueError, match=f"does not fit the model .*{told}") as error:
+        trained(model, x, validation)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert_same(values(model.weights), before)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others trace steps, so that code is without values")
+@pytest.mark.parametrize("kind", [ValueError, KeyError])
+def test_a_trial_that_fails_on_the_training_data_too_is_no_reason_to_refuse(kind):
+    class OfValues(L.Layer):
+        def call(self, x):
+            if float(keras.ops.min(x)) == 1:
+                raise kind("no data of a real kind")
+            return x
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape)
+
+    model = keras.Sequential([keras.Input((6,)), OfValues(), L.Dense(2)])
+    model(X)
+    batches = [(X[:10], Y[:10]), (X[10:], Y[10:])]
+    model.compile("sgd", "mse")
+    seen = Counts()
+    history = kdx.fine_tune(
+        model,
+        (batch for batch in batches),
+        epochs=1,
+        steps_per_epoch=2,
+        verbose=0,
+        validation_data=(X, Y),
+        callbacks=[seen],
+    )
+    assert len(history.history["val_loss"]) == 1
+    assert seen.batches == 2  # the first one is not lost to the trial
+
+
+class Counts(keras.callbacks.Callback):
+    batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+
+
+@pytest.mark.parametrize("validation", [(X.tolist(), Y), (X, Y, Y, Y)])
+def test_errors_tell_types_and_shapes_of_validation_data_and_no_values(validation):
+    with pytest.raises((TypeError, ValueError), match=r"ndarray of shape \(20, 2\)") as error:
+        tune(compiled(), validation_data=validation)
+    assert "0." not in str(error.value)
+
+
 # -- numbers, and interrupts -----------------------------------------------------------------------------
 
 

@@ -677,6 +677,36 @@ def test_validation_targets_of_another_shape_are_told_before_training():
     assert_same(values(model.weights), before)
 
 
+@pytest.mark.parametrize("greedy", [True, False])
+def test_the_encoders_own_loss_is_not_tried_on_targets_that_nobody_looks_at(greedy):
+    model, x = encoder(), data()
+    model.compile("sgd", "mse")
+    assert "val_loss" in pretrain(model, greedy=greedy, validation_data=(x, x))
+    with pytest.raises(ValueError, match="does not fit the model"):
+        pretrain(model, greedy=greedy, validation_data=(x[:, :3], x))
+
+
+@pytest.mark.parametrize(
+    ("more", "columns", "told"),
+    [
+        pytest.param([], 3, "does not fit the model", id="validation data of another shape"),
+        pytest.param([L.Reshape((7,))], FEATURES, "(?s)Reshape", id="a head that cannot come last"),
+    ],
+)
+def test_a_head_is_not_built_by_an_auxiliary_task_that_fails(more, columns, told):
+    model, x = encoder(), data()
+    head = L.Dense(1)
+    arguments = {"loss": "mse", "epochs": 1, "verbose": 0}
+    with pytest.raises(ValueError, match=told):
+        kdx.pretrain_auxiliary(
+            model, [head, *more], x, x[:, :1], validation_data=(x[:, :columns], x[:, :1]), **arguments
+        )
+    assert not head.built
+    wider = keras.Sequential([keras.Input((FEATURES,)), L.Dense(9)])
+    assert kdx.pretrain_auxiliary(wider, head, x, x[:, :1], **arguments).history["loss"]
+    assert head.kernel.shape == (9, 1)
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("tied", [True, False])
 def test_an_autoencoder_that_cannot_be_built_leaves_no_trace_in_the_encoder(tied, error, monkeypatch):

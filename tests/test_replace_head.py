@@ -453,3 +453,63 @@ def test_a_layer_within_a_wrapper_is_no_place_to_cut_after():
     model = keras.Sequential([keras.Input((2, 3)), *layers])
     with pytest.raises(ValueError, match=r"'steps/inner/dense' is within a layer.*outer one"):
         kdx.replace_head(model, L.Dense(1), after="steps/inner/dense")
+
+
+@pytest.mark.parametrize("make", [flat, nested])
+@pytest.mark.parametrize("as_model", [True, False])
+def test_a_head_is_not_built_by_a_call_that_fails(make, as_model):
+    dense = L.Dense(3, name="last")
+    unbuilt = [dense, L.Reshape((7,))]
+    built_before = keras.Sequential([keras.Input((5,)), L.Dense(4)], name="before")
+    head = [built_before, keras.Sequential(unbuilt, name="head")] if as_model else [built_before, *unbuilt]
+    model = make()
+    with pytest.raises(ValueError, match="Reshape"):
+        kdx.replace_head(model, head, after=path(model, "second"))
+    assert (dense.built, head[1].built, dense._inbound_nodes) == (False, False, [])
+    dense.build((None, 9))  # it is free for another width
+    assert dense.kernel.shape == (9, 3)
+
+
+def test_a_failed_call_takes_back_the_nodes_of_layers_within_a_head_that_is_built():
+    inner = L.Dense(4, name="inner")
+    head = keras.Sequential([keras.Input((5,)), inner], name="head")
+    counts = [len(part._inbound_nodes) for part in head._flatten_layers()]
+    for last in (L.Reshape((7,)), keras.Sequential([keras.Input((9,)), L.Dense(1)])):
+        with pytest.raises(ValueError, match=r"Reshape|incompatible"):
+            kdx.replace_head(flat(), [head, last], after="second")
+        assert [len(part._inbound_nodes) for part in head._flatten_layers()] == counts
+
+
+@pytest.mark.parametrize("make", [flat, nested])
+def test_a_trial_of_the_head_changes_neither_names_nor_nodes_nor_initial_weights(make, monkeypatch):
+    def described():
+        keras.utils.set_random_seed(1)
+        new = kdx.replace_head(make(), [L.Dropout(0.5), L.Dense(3)])
+        nodes = [(part.name, len(part._inbound_nodes), len(part._outbound_nodes)) for part in new.layers]
+        return nodes, new.get_weights()[-2]
+
+    nodes, kernel = described()
+    monkeypatch.setattr("keras_dnn_extras.transfer.trial_copies", lambda heads: None)
+    keras.backend.clear_session()
+    plain_nodes, plain_kernel = described()
+    assert [counts for _, *counts in nodes] == [counts for _, *counts in plain_nodes]
+    np.testing.assert_array_equal(kernel, plain_kernel)
+
+
+class Forgetful(L.Layer):
+    """Does not tell its units, so that no copy of it is alike."""
+
+    def __init__(self, units=7, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def call(self, x):
+        return keras.ops.reshape(x, (-1, self.units))
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def test_a_head_that_its_config_does_not_tell_is_not_refused_for_its_copy():
+    head = [L.Dense(3), Forgetful(3), L.Dense(1), L.Reshape((1, 1))]
+    assert kdx.replace_head(flat(), head).output_shape == (None, 1, 1)
