@@ -1,7 +1,6 @@
 """Monte-Carlo predictions: many thinned networks at the price of a few."""
 
 import math
-import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,12 +17,12 @@ from keras_dnn_extras.batches import batches, number_of_batches, with_first
 from keras_dnn_extras.data_shapes import are_arrays
 from keras_dnn_extras.mc_sampler import Noise, Part, samplers_of
 from keras_dnn_extras.mc_tally import Tally
+from keras_dnn_extras.memory import memory_of_machine
 from keras_dnn_extras.raw_inputs import preprocessed, preprocessor_of, with_arrays_of_strings
 from keras_dnn_extras.uncertainty import both_classes, predictive_entropy
 from keras_dnn_extras.wording import counted
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
-_UNKNOWN_MEMORY = 2**37  # bytes, taken for what a machine has that does not tell
 
 
 @dataclass(frozen=True)
@@ -308,17 +307,10 @@ def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, v
 
 def _check_memory(needed: int, received: str) -> None:
     """Raise where samples that are to be kept would take more memory than there is."""
-    there = _memory()
+    there = memory_of_machine()
     if needed > there:
         raise ValueError(
             f"All samples take {needed / 2**30:.3g} GiB, and this machine has {there / 2**30:.3g}. Take "
             "fewer samples, or pass `keep_samples=False`: mean, variance and entropies need none to be "
             f"kept. Received: {received}, keep_samples=True"
         )
-
-
-def _memory() -> int:
-    """Return how many bytes of memory the machine has."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return _UNKNOWN_MEMORY

@@ -11,13 +11,14 @@ from keras_dnn_extras.signatures import Signature
 from keras_dnn_extras.surgery import Graph, Value, values_of
 
 _LARGEST = 2**34  # bytes, and never more than the machine has
+_UNKNOWN = 2**37  # bytes, taken for what a machine has that does not tell
 _EXAMPLES = 3  # that engines are compared on, with their outputs
 
 
 def check_memory(model: keras.Model, signature: Signature) -> None:
     """Raise where a batch is too large for the machine, or for any machine."""
     rows = signature.shapes[0][0]
-    needed, largest = _needed(model, signature), min(_LARGEST, _of_machine())
+    needed, largest = _needed(model, signature), min(_LARGEST, memory_of_machine())
     if rows is not None and needed > largest:
         raise ValueError(
             f"Batches of {rows} rows need {needed / 1e9:.3g} GB for the inputs, the outputs and the "
@@ -48,8 +49,9 @@ def _bytes(shape: tuple[int | None, ...], dtype: str) -> int:
     return length * np.dtype(getattr(ml_dtypes, dtype, dtype)).itemsize
 
 
-def _of_machine() -> float:
+def memory_of_machine() -> int:
+    """Return how many bytes the machine has."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # Windows, and where the system does not tell
-        return float("inf")
+        return _UNKNOWN

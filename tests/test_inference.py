@@ -1023,7 +1023,7 @@ def test_batches_that_no_memory_holds_are_refused_before_any_work(case, monkeypa
 
 def test_batches_are_refused_by_the_memory_of_the_machine(monkeypatch):
     model = functional(L.ReLU(), (1000,))
-    monkeypatch.setattr(memory, "_of_machine", lambda: 3 * 2 * 4 * 1000 * 10 + 4 * 1000 * 10)
+    monkeypatch.setattr(memory, "memory_of_machine", lambda: 3 * 2 * 4 * 1000 * 10 + 4 * 1000 * 10)
     kdx.compile_for_inference(model, batch_size=10, engine="numpy")
     with pytest.raises(ValueError, match="Batches of 11 rows"):
         kdx.compile_for_inference(model, batch_size=11, engine="numpy")
