@@ -614,7 +614,7 @@ def test_validation_data_that_only_fails_in_code_of_the_user_is_told_before(make
 def test_a_trial_that_fails_on_the_training_data_too_is_no_reason_to_refuse(kind):
     class OfValues(L.Layer):
         def call(self, x):
-            if float(keras.ops.min(x)) == 1:
+            if is_strict and float(keras.ops.min(x)) == 1:
                 raise kind("no data of a real kind")
             return x
 
@@ -622,9 +622,11 @@ def test_a_trial_that_fails_on_the_training_data_too_is_no_reason_to_refuse(kind
             return keras.KerasTensor(x.shape)
 
     model = keras.Sequential([keras.Input((6,)), OfValues(), L.Dense(2)])
-    model(X)
     batches = [(X[:10], Y[:10]), (X[10:], Y[10:])]
     model.compile("sgd", "mse")
+    is_strict = False
+    model.fit(X, Y, verbose=0)  # a first one tries shapes alone, too
+    is_strict = True
     seen = Counts()
     history = kdx.fine_tune(
         model,
