@@ -835,7 +835,7 @@ def test_what_an_engine_holds_is_released_with_it(engine):
 
     for _ in range(2):
         build_and_drop()
-    # One copy of the weights each would be 54 MB, each time. Other tests of the process may add to one time.
+    # A copy of the weights each would be 54 MB, every time; other tests in the process may add to one time.
     assert any(growth() < 27e6 for _ in range(3))
 
 
