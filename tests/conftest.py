@@ -22,6 +22,12 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_runtest_setup():
+    import keras
+
+    keras.utils.set_random_seed(0)  # before the fixtures too: a test gives the same in any run
+
+
 @pytest.fixture
 def pyplot():
     matplotlib = pytest.importorskip("matplotlib")
