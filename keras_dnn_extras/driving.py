@@ -9,7 +9,6 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras.attributes import replaced
-from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.in_step import (
     REMEDY,
     depending_on,
@@ -27,7 +26,7 @@ class Driving:
 
     def __init__(self, optimizer: keras.optimizers.Optimizer):
         self._optimizer = optimizer
-        self._curves: dict[str, Curve] = {}
+        self._curves: dict[str, Callable[[np.ndarray], Any]] = {}
         self._numbers: dict[str, float] = {}
         self._writers: dict[str, Callable[[str], None]] = {}
         self._overwritten: set[str] = set()  # what others wrote, and updates overwrote
@@ -44,7 +43,9 @@ class Driving:
     def variables(self) -> list[keras.Variable]:
         return [variable for variable in (self._table, self._last) if variable is not None]
 
-    def add(self, name: str, curve: Curve, refuse_other_writer: Callable[[str], None]) -> None:
+    def add(
+        self, name: str, curve: Callable[[np.ndarray], Any], refuse_other_writer: Callable[[str], None]
+    ) -> None:
         """Let `curve(i)` be the hyperparameter `name` in update `i` of the fit.
 
         Args:

@@ -1,8 +1,8 @@
 """The internals of Keras that callbacks in the training step rest on."""
 
-import keras
+from typing import Any
 
-from keras_dnn_extras.optimizers import unscaled
+import keras
 
 # They are private, so their absence is told when a `fit` begins, and not by one that silently does nothing.
 _RELIED_ON = {
@@ -25,13 +25,12 @@ if keras.backend.backend() == "tensorflow":
     _RELIED_ON[keras.optimizers.Optimizer] += ("_all_reduce_sum_gradients",)
 
 
-def check_internals(model: keras.Model, feature: str) -> None:
-    """Raise unless `model` and its optimizer have the internals of Keras that `feature` rests on.
+def check_internals(model: keras.Model, optimizer: Any, feature: str) -> None:
+    """Raise unless `model` and its innermost optimizer have the internals of Keras that `feature` rests on.
 
     Raises:
         RuntimeError: one is missing in this version of Keras.
     """
-    optimizer = unscaled(getattr(model, "optimizer", None))
     for instance, (kind, names) in zip((model, optimizer), _RELIED_ON.items(), strict=True):
         for name in names:
             if isinstance(instance, kind) and not hasattr(instance, name):

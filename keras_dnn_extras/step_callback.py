@@ -54,7 +54,7 @@ class StepCallback(keras.callbacks.Callback):
                     f"`{self.told_as}` is listed twice. Remove one of the two from `callbacks`. "
                     f"Received: callbacks={[self, *others]}"
                 )
-        check_internals(self.model, self.told_as)
+        check_internals(self.model, unscaled(getattr(self.model, "optimizer", None)), self.told_as)
         self.set_up(others)
         if is_built(self.model) and not self.model.trainable_variables:
             raise ValueError(

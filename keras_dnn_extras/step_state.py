@@ -20,7 +20,6 @@ import numpy as np
 
 from keras_dnn_extras.attributes import replaced
 from keras_dnn_extras.batch_losses import BatchLosses
-from keras_dnn_extras.curves import Curve
 from keras_dnn_extras.driving import Driving
 from keras_dnn_extras.frames import loop_of_fit, loop_of_step
 from keras_dnn_extras.gradient_measurements import GradientMeasurements, Measured, widths
@@ -173,7 +172,9 @@ class StepState:
 
     # -- asked by callbacks -----------------------------------------------------------------------
 
-    def drive(self, name: str, curve: Curve, refuse_other_writer: Callable[[str], None]) -> None:
+    def drive(
+        self, name: str, curve: Callable[[np.ndarray], Any], refuse_other_writer: Callable[[str], None]
+    ) -> None:
         """Let `curve(i)` be the optimizer's hyperparameter `name` in update `i` of the fit.
 
         Args:
