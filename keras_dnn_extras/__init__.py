@@ -1,39 +1,57 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
-from keras_dnn_extras.autoencoder import build_autoencoder
-from keras_dnn_extras.dense_transpose import DenseTranspose
-from keras_dnn_extras.fine_tuning import fine_tune
 from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
-from keras_dnn_extras.gradient_norms import GradientNormMonitor
-from keras_dnn_extras.gradual_unfreezing import GradualUnfreezing
-from keras_dnn_extras.inference import Candidates, CompiledModel, Latency, compile_for_inference
-from keras_dnn_extras.learning_rate_search import LearningRateSearch, find_learning_rate
-from keras_dnn_extras.mc_conversion import to_deterministic, to_mc_dropout
-from keras_dnn_extras.mc_dropout import (
+from keras_dnn_extras.gradients import GradientNormMonitor
+from keras_dnn_extras.guidance import Recipe, dnn, recipe
+from keras_dnn_extras.inference import (
+    Candidates,
+    CompiledModel,
+    Latency,
+    Sparsity,
+    compile_for_inference,
+    sparsity,
+    zero_small_weights,
+)
+from keras_dnn_extras.learning_rates import (
+    ExponentialLR,
+    LearningRateSearch,
+    OneCycle,
+    OneCycleScheduler,
+    PiecewiseConstantLR,
+    PowerDecay,
+    PowerLR,
+    Warmup,
+    find_learning_rate,
+)
+from keras_dnn_extras.pretraining import (
+    DenseTranspose,
+    build_autoencoder,
+    pretrain_autoencoder,
+    pretrain_auxiliary,
+)
+from keras_dnn_extras.transfer import GradualUnfreezing, fine_tune, freeze, replace_head, unfreeze
+from keras_dnn_extras.uncertainty import (
+    Entropies,
     MCAlphaDropout,
     MCDropout,
     MCGaussianDropout,
+    MCPrediction,
     MCSpatialDropout1D,
     MCSpatialDropout2D,
     MCSpatialDropout3D,
-)
-from keras_dnn_extras.mc_predict import MCPrediction, mc_predict
-from keras_dnn_extras.pretraining import pretrain_autoencoder, pretrain_auxiliary
-from keras_dnn_extras.recipes import Recipe, dnn, recipe
-from keras_dnn_extras.schedulers import ExponentialLR, OneCycleScheduler, PiecewiseConstantLR, PowerLR
-from keras_dnn_extras.schedules import OneCycle, PowerDecay, Warmup
-from keras_dnn_extras.sparsity import Sparsity, sparsity, zero_small_weights
-from keras_dnn_extras.transfer import freeze, replace_head, unfreeze
-from keras_dnn_extras.uncertainty import (
-    Entropies,
     RiskCoverage,
     brier_score,
     entropy_decomposition,
     expected_calibration_error,
+    mc_predict,
     negative_log_likelihood,
+    plot_band,
+    plot_reliability,
+    plot_uncertainty,
     risk_coverage,
+    to_deterministic,
+    to_mc_dropout,
 )
-from keras_dnn_extras.uncertainty_plots import plot_band, plot_reliability, plot_uncertainty
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,37 @@
+"""What differs between TensorFlow, JAX and PyTorch."""
+
+from keras_dnn_extras._backends.compilation import compiled
+from keras_dnn_extras._backends.host_values import value_on_host
+from keras_dnn_extras._backends.memory import memory_of_machine
+from keras_dnn_extras._backends.precision import no_trace
+from keras_dnn_extras._backends.quiet import quiet
+from keras_dnn_extras._backends.random_state import random_states_kept
+from keras_dnn_extras._backends.replicas import mean_over_replicas, strategy_scope, sum_over_replicas
+from keras_dnn_extras._backends.traced_ops import (
+    after,
+    depending_on,
+    modulo,
+    out_of_step,
+    table_dtype,
+    value_of,
+    write_row,
+)
+
+__all__ = [
+    "after",
+    "compiled",
+    "depending_on",
+    "mean_over_replicas",
+    "memory_of_machine",
+    "modulo",
+    "no_trace",
+    "out_of_step",
+    "quiet",
+    "random_states_kept",
+    "strategy_scope",
+    "sum_over_replicas",
+    "table_dtype",
+    "value_of",
+    "value_on_host",
+    "write_row",
+]

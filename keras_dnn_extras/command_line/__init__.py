@@ -1,0 +1,5 @@
+"""The command line."""
+
+from keras_dnn_extras.command_line.commands import main
+
+__all__ = ["main"]

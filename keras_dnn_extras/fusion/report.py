@@ -1,0 +1,140 @@
+"""What `fuse_batch_norm` folded, and what it kept and why."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._graphs import Census
+from keras_dnn_extras._models import layers_by_path
+from keras_dnn_extras.fusion.planning import Plan
+from keras_dnn_extras.fusion.verification import Comparison
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A batch normalization that was folded into another layer.
+
+    Attributes:
+        batch_norm: its name, in a nested model its path.
+        into: that of the layer; of several, which a layer between them adds or joins, with `, ` between.
+        direction: `"backward"` into layers before it, `"forward"` into a layer after it.
+    """
+
+    batch_norm: str
+    into: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A batch normalization that stayed.
+
+    Attributes:
+        layer: its name, in a nested model its path.
+        reason: why, a sentence or two that name the layers in the way.
+    """
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FusionReport:
+    """What `fuse_batch_norm` did: `str(report)` is a table.
+
+    Attributes:
+        fused: list of `Fusion`, one for each batch normalization that is gone.
+        kept: list of `Kept`, one for each that stayed.
+        removed: names of other layers that are gone: what does nothing at inference, as dropout, and
+            `Rescaling` and `Normalization` that were folded into the layer after them.
+        max_relative_error: the largest difference between the outputs of the two models, or between what
+            their last activations are given, over the largest number there. NaN if they were not compared.
+        unverified: names of layers that were folded, and of whose fold an error would not have been
+            noticed: a change of the weights by 1 % makes no difference beyond rounding.
+        remarks: sentences on what could not be compared.
+    """
+
+    fused: list[Fusion]
+    kept: list[Kept]
+    removed: list[str]
+    max_relative_error: float
+    unverified: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = [(fusion.batch_norm, f"{fusion.direction} into {fusion.into}") for fusion in self.fused]
+        rows += [(kept.layer, f"kept. {kept.reason}") for kept in self.kept]
+        rows += [(name, "removed") for name in self.removed]
+        blind = "unverified: an error of its fold would not have been noticed"
+        rows += [(name, blind) for name in self.unverified]
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{name:<{width}}  {what}" for name, what in rows]
+        total = len(self.fused) + len(self.kept)
+        error = self.max_relative_error
+        largest = "not known" if np.isnan(error) else f"{error:.1e}"
+        lines.append(
+            f"{len(self.fused)} of {total} batch normalizations folded, "
+            f"{counted(len(self.removed), 'other layer')} removed, largest relative error {largest}"
+        )
+        return "\n".join([*lines, *self.remarks])
+
+
+@dataclass(frozen=True)
+class FusionResult:
+    """What `fuse_batch_norm` returns.
+
+    Attributes:
+        model: the model for inference.
+        report: a `FusionReport`.
+    """
+
+    model: keras.Model
+    report: FusionReport
+
+
+# -- reporting ------------------------------------------------------------------------------------------
+
+
+def report_of(model: keras.Model, census: Census, plan: Plan, comparison: Comparison) -> FusionReport:
+    folds = {
+        id(fold.source): Fusion(
+            census.paths[key] + fold.source.name,
+            ", ".join(census.paths[key] + name for name in fold.into),
+            fold.direction,
+        )
+        for key, of_level in plan.folds.items()
+        for fold in of_level
+    }
+    normalizations = _normalizations(model)
+    fused = [folds[key] for key in normalizations if key in folds]
+    kept = [
+        Kept(path, plan.reasons.get(key) or _unseen(path, layer))
+        for key, (path, layer) in normalizations.items()
+        if key not in folds
+    ]
+    others = [fusion.batch_norm for key, fusion in folds.items() if key not in normalizations]
+    blind = [folds[id(fold.source)].batch_norm for fold in comparison.unverified]
+    removed = [*plan.idle, *others]
+    return FusionReport(fused, kept, removed, comparison.error, blind, comparison.remarks)
+
+
+def _normalizations(model: Any) -> dict[int, tuple[str, Any]]:
+    """Return each batch normalization in `model`, with its path, by its `id`."""
+    paths = layers_by_path(model, nested_models=True, inner_layers=True)
+    return {
+        id(layer): (path, layer)
+        for path, layer in paths.items()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+
+
+def _unseen(path: str, layer: Any) -> str:
+    if type(layer) is not keras.layers.BatchNormalization:
+        return (
+            f"Its class {type(layer).__name__!r} is not BatchNormalization, and may do something else at "
+            "inference."
+        )
+    return f"It is inside {path.rsplit('/', 1)[0]!r}, which calls it by itself."
