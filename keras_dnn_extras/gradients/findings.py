@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras.gradients.anomalies import Found
+from keras_dnn_extras.gradients.anomalies import Anomaly
 
 _NAMED = 10  # layers in a message
 
@@ -48,33 +48,53 @@ class GradientFinding:
         return self.message
 
 
-def describe(
-    kind: str, found: Found, layers: tuple[str, ...], when: str, vanishing: float, exploding: float
-) -> str:
-    """Return the message of a finding.
+@dataclass(frozen=True)
+class Thresholds:
+    """The norms beyond which gradients of a layer vanish or explode."""
+
+    vanishing: float
+    exploding: float
+
+
+def finding_of(
+    kind: str,
+    anomaly: Anomaly,
+    layers: tuple[str, ...],
+    epochs: list[tuple[int, int]],
+    thresholds: Thresholds,
+) -> GradientFinding:
+    """Return the finding that reports `anomaly`.
 
     Args:
-        layers: the names of those of `found`.
-        when: its update, in words.
-        vanishing, exploding: the thresholds.
+        layers: the names of its layers.
+        epochs: of the `fit` so far, each as its first update and its index.
     """
-    where = _where(layers, found.measured)
+    first, epoch = max(begun for begun in epochs if begun[0] <= anomaly.update)
+    when = f"update {anomaly.update} (epoch {epoch + 1}, its update {anomaly.update - first}; from 0)"
+    message = _describe(kind, anomaly, layers, when, thresholds)
+    return GradientFinding(kind, anomaly.update, epoch, layers, message)
+
+
+def _describe(
+    kind: str, anomaly: Anomaly, layers: tuple[str, ...], when: str, thresholds: Thresholds
+) -> str:
+    where = _where(layers, anomaly.measured)
     if kind == "vanishing":
-        zero = _ZERO if found.norm == 0 else ""
-        told = (
-            f"from {when} on, {where} The smallest norm is {found.norm:.2g}, below `vanishing_threshold` "
-            f"{vanishing:g}. {zero}"
+        zero = _ZERO if anomaly.norm == 0 else ""
+        description = (
+            f"from {when} on, {where} The smallest norm is {anomaly.norm:.2g}, below `vanishing_threshold` "
+            f"{thresholds.vanishing:g}. {zero}"
         ).strip()
     elif kind == "exploding":
-        told = (
-            f"in {when}, {where} The largest norm is {found.norm:.2g}, above `exploding_threshold` "
-            f"{exploding:g}."
+        description = (
+            f"in {when}, {where} The largest norm is {anomaly.norm:.2g}, above `exploding_threshold` "
+            f"{thresholds.exploding:g}."
         )
-    elif len(layers) == found.measured:
-        told = f"in {when}, {where} The loss itself may be NaN or infinite."
+    elif len(layers) == anomaly.measured:
+        description = f"in {when}, {where} The loss itself may be NaN or infinite."
     else:
-        told = f"in {when}, {where} On the way back from the loss they begin at `{layers[-1]}`."
-    return f"{kind.capitalize()} gradients {told} {_REMEDIES[kind]}"
+        description = f"in {when}, {where} On the way back from the loss they begin at `{layers[-1]}`."
+    return f"{kind.capitalize()} gradients {description} {_REMEDIES[kind]}"
 
 
 def _where(layers: tuple[str, ...], measured: int) -> str:

@@ -139,7 +139,7 @@ def test_updates_that_loss_scaling_skips_do_not_count_and_do_not_shift_epochs(ki
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_may_be_longer_than_the_table(kind, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 3)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 3)
     callback = KINDS[kind][0]()
     model = truth.linear_model(sgd())
     fit(model, [callback])
@@ -405,7 +405,7 @@ def plain_sgd(**arguments):
 
 @pytest.mark.parametrize(("mode", "most_rows"), [*((mode, 4) for mode in HERE), ("default", 4096)])
 def test_the_losses_are_those_of_each_batch_itself(mode, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", most_rows)
     callback = range_test()
     fit(truth.linear_model(plain_sgd(), **MODES[mode]), [callback])
     assert_losses(callback, batch_losses(RISING))
@@ -414,7 +414,7 @@ def test_the_losses_are_those_of_each_batch_itself(mode, most_rows, monkeypatch)
 
 @pytest.mark.parametrize(("accumulation", "most_rows"), [(2, 4), (3, 4), (3, 4096)])
 def test_each_batch_of_an_update_has_its_loss(accumulation, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", most_rows)
     callback = range_test()
     fit(truth.linear_model(plain_sgd(gradient_accumulation_steps=accumulation)), [callback])
     assert_losses(callback, batch_losses(RISING, accumulation=accumulation))

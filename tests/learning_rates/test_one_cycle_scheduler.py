@@ -443,7 +443,7 @@ def test_the_data_may_be_of_unknown_length():
 
 
 def test_an_epoch_may_be_longer_than_the_table(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 5)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
     for mode in HERE:
         callback = cycle()
         model = truth.linear_model(OPTIMIZERS["SGD"](), **MODES[mode])
