@@ -11,12 +11,14 @@ import pytest
 import truth
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._keras_internals import patching
+from keras_dnn_extras._backends import depending_on
+from keras_dnn_extras._keras_internals import patching, wrapped_methods
 from keras_dnn_extras._models.optimizer_state import rebuild
 from keras_dnn_extras._training_step.gradient_probe import GradientProbe
 from keras_dnn_extras._training_step.hyperparameters import ScheduledHyperparameters
 from keras_dnn_extras._training_step.step import TrainingStep
 from keras_dnn_extras._training_step.step_callback import StepCallback
+from keras_dnn_extras._training_step.step_part import StepPart, step_variable
 from keras_dnn_extras._training_step.timeline import Clock
 
 BACKEND = keras.backend.backend()
@@ -510,6 +512,60 @@ def test_one_hyperparameter_cannot_be_driven_twice():
 
     with pytest.raises(ValueError, match="`beta_1` is driven by another callback"):
         fit(make_model(), [Driver(), Driver()])
+
+
+class Batches(StepPart):
+    """A part that a file of its own could add: it counts the updates in the step."""
+
+    def __init__(self, *context):
+        super().__init__(*context)
+        self.count, self.uploads, self.read = None, [], []
+
+    @property
+    def variables(self):
+        return [] if self.count is None else [self.count]
+
+    def upload(self, updates):
+        self.uploads.append(updates.tolist())
+        if self.count is None:
+            self.count = step_variable(self._model, (), "int32")
+
+    def download(self):
+        if self.count is not None:
+            self.read.append(int(keras.ops.convert_to_numpy(self.count)))
+
+    def in_place(self):
+        def counting(apply):
+            def apply_and_count(gradients, variables):
+                with depending_on(gradients):
+                    self.count.assign(self.count.value + 1)
+                return apply(gradients, variables)
+
+            return apply_and_count
+
+        return wrapped_methods(self._optimizer, apply_gradients=counting)
+
+
+@pytest.mark.parametrize("mode", STEPS)
+def test_a_new_part_needs_no_other_line_in_the_step(mode, monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
+
+    class Counter(StepCallback):
+        def _join_step(self, step):
+            self.part = step.part(Batches)
+
+    counter, same = Counter(), Counter()
+    model = truth.linear_model(keras.optimizers.SGD(0.1), **STEPS[mode])
+    fit(model, [counter, one_cycle(), same])
+    assert same.part is counter.part
+    part = counter.part
+    assert part.read[-1] == EPOCHS * BATCHES
+    assert part.read == sorted(part.read)
+    # Each upload is in time: it begins before the rows of the one before are over.
+    firsts = [updates[0] for updates in part.uploads]
+    assert firsts[0] == 0
+    assert max(np.diff([*firsts, EPOCHS * BATCHES])) <= 5
+    assert all(updates == list(range(updates[0], updates[0] + 5)) for updates in part.uploads)
 
 
 # -- refusals ------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_one_cycle_equals_torch_at_every_update(three_phase, anneal, warmup_frac
             div_factor=10.0,
             final_div_factor=100.0,
         )
-        rates, momenta = (curve(np.arange(total)) for curve in callback.curves_for(None, None).values())
+        rates, momenta = (curve(np.arange(total)) for curve in callback._curves_for(None, None).values())
         schedule = kdx.OneCycle(**{n: getattr(callback, n) for n in reference_arguments()})
         for i in range(total):
             group = optimizer.param_groups[0]
