@@ -36,9 +36,9 @@ Part = TypeVar("Part", bound=StepPart)
 class TrainingStep:
     """The training step of one `fit` with all of its parts: the model's `train_function` meanwhile.
 
-    Callbacks join it when training begins and share it. A step that no callback has announced by
-    `begin_batch` (one of a later fit, or `train_on_batch` within this one) is passed on to the train
-    function that Keras made.
+    Callbacks join it by `join_step` when training begins, and share it. A step that no callback has
+    announced by `begin_batch` (one of a later fit, or `train_on_batch` within this one) is passed on to the
+    train function that Keras made.
 
     Attributes:
         optimizer: the model's innermost optimizer.
@@ -61,30 +61,12 @@ class TrainingStep:
 
     # -- asked by callbacks -----------------------------------------------------------------------
 
-    @classmethod
-    def join(cls, callback: keras.callbacks.Callback, last: "TrainingStep | None" = None) -> "TrainingStep":
-        """Return the step of the fit that `callback` takes part in, made by the first who asks.
-
-        Args:
-            last: the step of the fit before, as far as `callback` remembers it.
-        """
-        model, fit = callback.model, callback.params
-        current = model.train_function
-        if isinstance(current, cls):
-            if current._fit is fit and callback not in current._callbacks:
-                current._callbacks.append(callback)
-                return current
-            model.train_function = current._plain  # left by a fit that an exception ended
-        step = cls(model, fit)
-        interrupted = (
-            isinstance(current, cls) and current.timeline.has_begun and current.optimizer is step.optimizer
-        )
-        last = current if interrupted else last
-        if last is not None:
-            step.timeline.follow(last.timeline, interrupted=interrupted)
-        step._callbacks.append(callback)
-        model.train_function = step
-        return step
+    def admits(self, callback: keras.callbacks.Callback) -> bool:
+        """Let `callback` take part if its fit is this one, and return whether it does so now."""
+        if callback.params is not self._fit or callback in self._callbacks:
+            return False
+        self._callbacks.append(callback)
+        return True
 
     def leave(self, callback: keras.callbacks.Callback) -> None:
         """End the part that `callback` takes; the last one restores the model."""
@@ -94,7 +76,11 @@ class TrainingStep:
             self._traced = None
             self.timeline.end()
             if self._model.train_function is self:
-                self._model.train_function = self._plain
+                self.restore()
+
+    def restore(self) -> None:
+        """Give the model back the train function that Keras made."""
+        self._model.train_function = self._plain
 
     def part(self, kind: type[Part]) -> Part:
         """Return the part of this class, made by the first who asks before the first batch or `rebuild`."""
@@ -234,3 +220,29 @@ class TrainingStep:
                 stack.enter_context(part.in_place())
             stack.enter_context(self._guard.in_place())
             yield
+
+
+def join_step(callback: keras.callbacks.Callback, last: TrainingStep | None = None) -> TrainingStep:
+    """Return the step of the fit that `callback` takes part in, made for the first callback that joins.
+
+    Args:
+        last: the step of the fit before, as far as `callback` remembers it.
+    """
+    model = callback.model
+    current = model.train_function
+    if isinstance(current, TrainingStep):
+        if current.admits(callback):
+            return current
+        current.restore()  # left by a fit that an exception ended
+    step = TrainingStep(model, callback.params)
+    interrupted = (
+        isinstance(current, TrainingStep)
+        and current.timeline.has_begun
+        and current.optimizer is step.optimizer
+    )
+    last = current if interrupted else last
+    if last is not None:
+        step.timeline.follow(last.timeline, interrupted=interrupted)
+    step.admits(callback)
+    model.train_function = step
+    return step

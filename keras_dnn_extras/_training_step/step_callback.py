@@ -12,7 +12,7 @@ from keras_dnn_extras._keras_internals import (
     without_model,
 )
 from keras_dnn_extras._models import seen_batches, unscaled
-from keras_dnn_extras._training_step.step import TrainingStep
+from keras_dnn_extras._training_step.step import TrainingStep, join_step
 
 
 class StepCallback(keras.callbacks.Callback):
@@ -64,7 +64,7 @@ class StepCallback(keras.callbacks.Callback):
         if callbacks:
             callbacks.remove(self)
             callbacks.insert(0, self)
-        self._step = TrainingStep.join(self, getattr(self, "_step", None))
+        self._step = join_step(self, getattr(self, "_step", None))
         self._join_step(self._step)
 
     def _others_in(self, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:

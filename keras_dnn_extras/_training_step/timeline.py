@@ -1,7 +1,7 @@
 """Where a `fit` is: its updates, batches and epochs."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -77,10 +77,18 @@ class Clock:
         return cls(start, accumulation, total, steps, continues=before == now > 0 and first_epoch > 0)
 
 
+class _Rates(NamedTuple):
+    """Learning rates of a fit that follows a curve."""
+
+    first: float | None = None  # if the fit was to begin with the optimizer's own
+    last: float | None = None  # when it ended
+
+
 class Timeline:
     """Tells where a fit stands, by the counters of its optimizer. Set by the first epoch of the fit.
 
     Attributes:
+        optimizer: whose counters these are.
         epoch: the index of the epoch that began last.
         epoch_began_at: the optimizer's `iterations` when it began.
         updates: the optimizer's `iterations` when they were last read.
@@ -88,25 +96,20 @@ class Timeline:
 
     def __init__(self, optimizer: keras.optimizers.Optimizer):
         self.epoch = self.epoch_began_at = self.updates = 0
-        self._optimizer = optimizer
+        self.optimizer = optimizer
         self._clock: Any = None  # a `Clock` from the beginning of the first epoch on
         self._waiting = 0  # batches whose gradients were accumulated, and not applied, when it began
         self._interrupted: int | None = None
-        self._earlier: Timeline | None = None
-        self._first_rate: float | None = None  # if the fit was to begin with the optimizer's own
-        self._last_rate: float | None = None  # from `end` on
+        self._rates_before = self.rates = _Rates()  # of the fit before, and of this one
 
     def follow(self, earlier: "Timeline", *, interrupted: bool) -> None:
         """Remember the fit before this one, which an exception may have ended.
 
-        It does not count if it was another optimizer's, or ended before its first epoch.
+        It does not count if it was another optimizer's.
         """
-        if earlier._optimizer is not self._optimizer:
-            return
-        earlier._earlier = None  # no chain of all fits
-        self._earlier = earlier
-        if interrupted:
-            self._interrupted = earlier._clock.start
+        if earlier.optimizer is self.optimizer:
+            self._rates_before = earlier.rates
+            self._interrupted = earlier.start if interrupted else None
 
     def begin_epoch(self, epoch: int, *, before: int, params: dict) -> None:
         """Note that `epoch` begins, and set the clock by the first one.
@@ -118,30 +121,35 @@ class Timeline:
         if self._clock is None:
             self._clock = Clock.of_fit(
                 before=before,
-                now=seen_batches(self._optimizer),
+                now=seen_batches(self.optimizer),
                 first_epoch=epoch,
                 epochs=params.get("epochs"),
                 steps=params.get("steps"),
-                accumulation=self._optimizer.gradient_accumulation_steps or 1,
+                accumulation=self.optimizer.gradient_accumulation_steps or 1,
                 interrupted=self._interrupted,
             )
         self.epoch, self.epoch_began_at = epoch, self.read_updates()
         accumulation = self._clock.accumulation
-        self._waiting = seen_batches(self._optimizer) % accumulation if accumulation > 1 else 0
+        self._waiting = seen_batches(self.optimizer) % accumulation if accumulation > 1 else 0
 
     def read_updates(self) -> int:
         """Read the optimizer's `iterations` into `updates`. Between two steps; it asks the device."""
-        self.updates = iterations(self._optimizer)
+        self.updates = iterations(self.optimizer)
         return self.updates
 
     def end(self) -> None:
         """Note that the fit ends."""
-        self._last_rate = learning_rate(self._optimizer)
+        self.rates = self.rates._replace(last=learning_rate(self.optimizer))
 
     @property
     def has_begun(self) -> bool:
         """Whether the first epoch has begun, from which on all else is known."""
         return self._clock is not None
+
+    @property
+    def start(self) -> int:
+        """The batches that the optimizer had seen at update 0 of the fit."""
+        return self._clock.start
 
     @property
     def origin(self) -> int:
@@ -181,8 +189,8 @@ class Timeline:
         """Return how many batches the optimizer had seen when `epoch` began, some epochs before `now`."""
         steps = self._clock.steps
         if steps is None:  # epochs are taken to be equally long
-            steps = (seen_batches(self._optimizer) - self._clock.start) / max(now, 1)
-        return self._clock.start + round(epoch * steps)
+            steps = (seen_batches(self.optimizer) - self.start) / max(now, 1)
+        return self.start + round(epoch * steps)
 
     def initial_rate(self, current: float) -> float:
         """Return the learning rate that the fit began with, of which this call may be a later part.
@@ -190,20 +198,14 @@ class Timeline:
         Args:
             current: the optimizer's learning rate when `fit` was called.
         """
-        initial = current
-        if self.position > 0 and self._continues_earlier(current):
-            initial = self._earlier._first_rate  # type: ignore[union-attr, assignment]
+        before, initial = self._rates_before, current
+        if self.position > 0 and before.first is not None and before.last in (None, current):
+            initial = before.first
         elif self._clock.continues:
             raise ValueError(
                 "The learning rate that training began with is not known: this `fit` goes on from "
                 "`initial_epoch`, and the optimizer may have a rate from the middle of the curve. Pass "
                 f"`initial_learning_rate`. Received: initial_learning_rate=None, learning_rate={current}"
             )
-        self._first_rate = initial
+        self.rates = _Rates(first=initial)
         return initial
-
-    def _continues_earlier(self, current: float) -> bool:
-        earlier = self._earlier
-        if earlier is None or earlier._first_rate is None:
-            return False
-        return earlier._last_rate in (None, current)

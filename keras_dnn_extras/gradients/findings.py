@@ -1,5 +1,6 @@
 """What is wrong with some gradients, in words, and what to try."""
 
+import warnings
 from dataclasses import dataclass
 
 from keras_dnn_extras._arguments import counted
@@ -56,23 +57,42 @@ class Thresholds:
     exploding: float
 
 
-def finding_of(
-    kind: str,
-    anomaly: Anomaly,
-    layers: tuple[str, ...],
-    epochs: list[tuple[int, int]],
-    thresholds: Thresholds,
-) -> GradientFinding:
-    """Return the finding that reports `anomaly`.
+class FindingReporter:
+    """Reports each anomaly as a finding.
 
     Args:
-        layers: the names of its layers.
-        epochs: of the `fit` so far, each as its first update and its index.
+        on_problem: `"warn"`, `"raise"` or `"ignore"`, as of `GradientNormMonitor`.
     """
-    first, epoch = max(begun for begun in epochs if begun[0] <= anomaly.update)
-    when = f"update {anomaly.update} (epoch {epoch + 1}, its update {anomaly.update - first}; from 0)"
-    message = _describe(kind, anomaly, layers, when, thresholds)
-    return GradientFinding(kind, anomaly.update, epoch, layers, message)
+
+    def __init__(self, thresholds: Thresholds, on_problem: str):
+        self.findings: list[GradientFinding] = []
+        self._thresholds = thresholds
+        self._on_problem = on_problem
+        self._epochs: list[tuple[int, int]] = []  # the first update of each epoch, and its index
+
+    def begin_epoch(self, first_update: int, epoch: int) -> None:
+        """Note that `epoch` begins."""
+        self._epochs.append((first_update, epoch))
+
+    def report(self, kind: str, anomaly: Anomaly, layers: list[str]) -> None:
+        """Report an anomaly of this kind.
+
+        Args:
+            layers: the paths of all layers that the anomaly tells of.
+        """
+        named = tuple(layer for layer, is_in in zip(layers, anomaly.layers, strict=True) if is_in)
+        finding = self._finding(kind, anomaly, named)
+        self.findings.append(finding)
+        if self._on_problem == "raise":
+            raise RuntimeError(finding.message)
+        if self._on_problem == "warn":
+            warnings.warn(finding.message, stacklevel=3)
+
+    def _finding(self, kind: str, anomaly: Anomaly, layers: tuple[str, ...]) -> GradientFinding:
+        first, epoch = max(begun for begun in self._epochs if begun[0] <= anomaly.update)
+        when = f"update {anomaly.update} (epoch {epoch + 1}, its update {anomaly.update - first}; from 0)"
+        message = _describe(kind, anomaly, layers, when, self._thresholds)
+        return GradientFinding(kind, anomaly.update, epoch, layers, message)
 
 
 def _describe(

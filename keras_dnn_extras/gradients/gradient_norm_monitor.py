@@ -1,7 +1,6 @@
 """Gradient norms of the training step itself, and what they tell of vanishing and exploding gradients."""
 
 import math
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -9,14 +8,12 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
-from keras_dnn_extras._models import innermost_optimizer, layers_by_path, owners
+from keras_dnn_extras._models import innermost_optimizer
 from keras_dnn_extras._training_step import GradientProbe, StepCallback, TrainingStep
-from keras_dnn_extras.gradients.anomalies import IN_A_ROW, Anomaly, AnomalyDetector
-from keras_dnn_extras.gradients.epoch_means import EpochMeans
-from keras_dnn_extras.gradients.findings import GradientFinding, Thresholds, finding_of
+from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
+from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding, Thresholds
 from keras_dnn_extras.gradients.heatmap import draw_history
-from keras_dnn_extras.gradients.layer_norms import LayerColumns, LayerNorms, series_names
-from keras_dnn_extras.gradients.norm_history import NormHistory
+from keras_dnn_extras.gradients.norm_collector import NormCollector
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -111,7 +108,7 @@ class GradientNormMonitor(StepCallback):
         _check_arguments(self)
         self.history: dict[str, list[float]] = {}
         self.findings: list[GradientFinding] = []
-        self._norms = NormHistory(self.history)
+        self._collector = NormCollector(per_layer=per_layer, ratios=update_ratios)
 
     def get_config(self) -> dict[str, Any]:
         names = ("update_freq", "per_layer", "update_ratios", "vanishing_threshold")
@@ -125,21 +122,21 @@ class GradientNormMonitor(StepCallback):
 
     def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
         innermost_optimizer(self.model)
-        self.findings = []
-        self._epochs: list[tuple[int, int]] = []  # the first update of each epoch, and its index
+        thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
+        self._reporter = FindingReporter(thresholds, self.on_problem)
+        self._detector: AnomalyDetector | None = None  # until the layers are known
+        self.findings = self._reporter.findings
 
     def _join_step(self, step: TrainingStep) -> None:
         step.part(GradientProbe).record_for(self, changes=self.update_ratios)
-        self.history = {"gradient_norm": [], "clipped_gradient_norm": []}
-        self._norms = NormHistory(self.history)
-        self._columns = LayerColumns([])
-        self._series: list[str] = []  # of layers, by their names in logs and `history`
+        self._collector = NormCollector(per_layer=self.per_layer, ratios=self.update_ratios)
+        self.history = self._collector.history
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        self._epochs.append((len(self._norms), epoch))
+        self._reporter.begin_epoch(self._collector.updates, epoch)
+        self._collector.begin_epoch()
         self._batches_read = 0
-        self._means = EpochMeans()
 
     @property
     def on_train_batch_end(self) -> Any:
@@ -152,12 +149,12 @@ class GradientNormMonitor(StepCallback):
             self._batches_read = batch + 1
             self._step.part(GradientProbe).download()
             self._read()
-        if logs is not None and self._means.updates:
-            logs.update(self._means.logs(self._series))
+        if logs is not None and self._collector.updates_in_epoch:
+            logs.update(self._collector.logs())
 
     def _update_logs(self, epoch: int, logs: dict) -> None:
         self._read()
-        logs.update(self._means.logs(self._series))
+        logs.update(self._collector.logs())
         if self.verbose:
             mean, most = logs["gradient_norm"], logs["gradient_norm_max"]
             print(
@@ -167,57 +164,27 @@ class GradientNormMonitor(StepCallback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         super().on_train_end(logs)
-        if 0 < len(self._norms) < IN_A_ROW:
-            self._report("vanishing", self._detector.vanished_throughout())
+        if self._detector is not None and self._collector.updates < IN_A_ROW:
+            anomaly = self._detector.vanished_throughout()
+            if anomaly is not None:
+                self._reporter.report("vanishing", anomaly, self._collector.layers)
 
     def _read(self) -> None:
-        """Append new measurements to `history` and the means of the epoch, and look for anomalies."""
-        measurements = self._step.part(GradientProbe).measurements(self)
-        self._find_layers()
+        """Collect new measurements, and look for anomalies in them."""
+        probe, collector = self._step.part(GradientProbe), self._collector
+        measurements, variables = probe.measurements(self), probe.measured_variables
+        if not collector.is_of(variables):  # TensorFlow may build the model by the first step
+            collector.find_layers(self.model, variables, self._step.weights_of_fit)
         if not len(measurements.updates):
             return
-        norms = LayerNorms.of(measurements, self._columns)
-        first = len(self._norms)
-        self._norms.append(norms)
-        self._means.add(norms, self._columns.layers)
-        updates = np.arange(first, len(self._norms))
+        first, norms = collector.updates, collector.add(measurements)
+        updates = np.arange(first, collector.updates)
+        if self._detector is None:
+            thresholds = self.vanishing_threshold, self.exploding_threshold
+            self._detector = AnomalyDetector(len(collector.layers), *thresholds)
         anomalies = self._detector.detect(updates, norms.layers, norms.total, norms.measured)
         for kind, anomaly in anomalies.items():
-            self._report(kind, anomaly)
-
-    def _find_layers(self) -> None:
-        """Find the layers, once the model is built, and the columns of each, which unfreezing changes.
-
-        TensorFlow may build the model by the first step.
-        """
-        variables = self._step.part(GradientProbe).measured_variables
-        if self._columns.are_of(variables):
-            return
-        owner = owners(self.model)
-        if not self._columns.layers:
-            self._name_layers({owner[id(weight)] for weight in self._step.weights_of_fit})
-        self._columns.assign(variables, owner)
-
-    def _name_layers(self, trained: set[str]) -> None:
-        # From the first epoch on, also those unfrozen later: CSVLogger writes its heading then.
-        layers = [path for path in layers_by_path(self.model) if path in trained]
-        self._columns = LayerColumns(layers)
-        self._series = series_names(layers, per_layer=self.per_layer, ratios=self.update_ratios)
-        self._norms.name_layers(layers, self._series)
-        self._detector = AnomalyDetector(len(layers), self.vanishing_threshold, self.exploding_threshold)
-
-    def _report(self, kind: str, anomaly: Anomaly | None) -> None:
-        if anomaly is None:
-            return
-        pairs = zip(self._columns.layers, anomaly.layers, strict=True)
-        layers = tuple(layer for layer, is_in in pairs if is_in)
-        thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
-        finding = finding_of(kind, anomaly, layers, self._epochs, thresholds)
-        self.findings.append(finding)
-        if self.on_problem == "raise":
-            raise RuntimeError(finding.message)
-        if self.on_problem == "warn":
-            warnings.warn(finding.message, stacklevel=2)
+            self._reporter.report(kind, anomaly, collector.layers)
 
     # -- the picture --------------------------------------------------------------------------------
 
@@ -244,7 +211,7 @@ class GradientNormMonitor(StepCallback):
                 "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "
                 f"Received: history={self.history}"
             )
-        return draw_history(ax, self.history, self._norms.measured)
+        return draw_history(ax, self.history, self._collector.measured)
 
 
 def _check_arguments(monitor: GradientNormMonitor) -> None:

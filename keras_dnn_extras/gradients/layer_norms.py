@@ -104,12 +104,6 @@ def joint_norm(norms: np.ndarray) -> np.ndarray:
     return np.sqrt(np.sum(np.square(norms), axis=1))
 
 
-def series_names(layers: list[str], *, per_layer: bool, ratios: bool) -> list[str]:
-    """Return the names that logs and `history` have for the series of `layers`."""
-    kinds = [kind for kind, wanted in (("gradient_norm", per_layer), ("update_ratio", ratios)) if wanted]
-    return [f"{kind}/{layer}" for kind in kinds for layer in layers]
-
-
 def _ratios(measurements: GradientMeasurements, columns: LayerColumns) -> np.ndarray | None:
     changes, weights = measurements.change_norms, measurements.weight_norms
     if changes is None or weights is None:

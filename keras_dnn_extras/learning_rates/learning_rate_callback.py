@@ -83,7 +83,7 @@ class LearningRateCallback(StepCallback):
 
     def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
-        _refuse_second_writer(self, optimizer, callbacks)
+        _refuse_second_writer(self._display_name, optimizer, [self, *callbacks])
         self._refuse_unknown_length(optimizer)
         self.history = {"learning_rate": []}
         if momentum_names(optimizer):
@@ -211,11 +211,12 @@ class LearningRateCallback(StepCallback):
 
 
 def _refuse_second_writer(
-    callback: LearningRateCallback,
+    name: str,
     optimizer: keras.optimizers.Optimizer,
-    others: list[keras.callbacks.Callback],
+    callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    name, rate = callback._display_name, raw_learning_rate(optimizer)
+    """Raise if the optimizer or another callback than the first of `callbacks`, `name`, sets the rate."""
+    rate = raw_learning_rate(optimizer)
     if not isinstance(rate, keras.Variable):
         raise ValueError(
             f"`{name}` and the schedule `{getattr(rate, '__name__', type(rate).__name__)}` of the "
@@ -227,11 +228,11 @@ def _refuse_second_writer(
         keras.callbacks.LearningRateScheduler,
         keras.callbacks.ReduceLROnPlateau,
     )
-    for other in others:
+    for other in callbacks[1:]:
         if isinstance(other, writers):
             raise ValueError(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "
-                f"of them from `callbacks`. Received: callbacks={[callback, *others]}"
+                f"of them from `callbacks`. Received: callbacks={callbacks}"
             )
 
 
