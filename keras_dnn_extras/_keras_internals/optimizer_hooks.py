@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._keras_internals.patching import replaced
+from keras_dnn_extras._keras_internals.private_names import missing
 
 # Methods of optimizers by what they do. `update_weight` and `update_weights_together` are two ways to the
 # same: `updates_together` tells which one an optimizer goes.
@@ -51,10 +52,7 @@ def check_internals(model: keras.Model, optimizer: Any, feature: str) -> None:
     for instance, (kind, names) in zip((model, optimizer), _RELIED_ON.items(), strict=True):
         for name in names:
             if isinstance(instance, kind) and not hasattr(instance, name):
-                raise RuntimeError(
-                    f"`{feature}` needs `{kind.__name__}.{name}`, which this version of Keras does not "
-                    f"have. Install a version that is supported. Received: keras=={keras.__version__}"
-                )
+                raise missing(f"{kind.__name__}.{name}", f"`{feature}`")
 
 
 def wrapped_methods(
@@ -74,14 +72,19 @@ def updates_together(optimizer: keras.optimizers.Optimizer) -> bool:
     return hasattr(optimizer, _METHODS["update_weights_together"])
 
 
-def raw_learning_rate(optimizer: Any) -> Any:
-    """Return what `optimizer` computes its learning rate with: a variable, a schedule or a callable."""
+def learning_rate_or_schedule(optimizer: Any) -> Any:
+    """Return the variable, the schedule or the function that `optimizer` was made with."""
     return optimizer._learning_rate
 
 
-def batch_counter(optimizer: Any) -> Any:
-    """Return the variable that counts the batches that `optimizer` has seen, or None if it has none."""
-    return getattr(optimizer, "_iterations", None)
+def batch_counter(optimizer: Any) -> keras.Variable:
+    """Return the variable that counts the batches whose gradients `optimizer` was given."""
+    return optimizer._iterations
+
+
+def counts_batches(optimizer: Any) -> bool:
+    """Return whether `optimizer` is one that counts its batches: not None, and not several in one."""
+    return hasattr(optimizer, "_iterations")
 
 
 def set_rate_and_batches(optimizer: keras.optimizers.Optimizer, learning_rate: Any, batches: Any) -> None:
@@ -89,14 +92,14 @@ def set_rate_and_batches(optimizer: keras.optimizers.Optimizer, learning_rate: A
     vars(optimizer).update(_learning_rate=learning_rate, _iterations=batches)
 
 
-def updated_weights(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+def weights_of_optimizer(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
     """Return the weights that `optimizer` was built for."""
     return optimizer._trainable_variables
 
 
-def updated_weight(optimizer: keras.optimizers.Optimizer, variable: Any) -> keras.Variable:
+def weight_of_optimizer(optimizer: keras.optimizers.Optimizer, variable: Any) -> keras.Variable:
     """Return the weight that `variable` is, which may be the backend's own variable."""
-    return updated_weights(optimizer)[optimizer._get_variable_index(variable)]
+    return weights_of_optimizer(optimizer)[optimizer._get_variable_index(variable)]
 
 
 def decays(optimizer: keras.optimizers.Optimizer, weight: Any) -> bool:

@@ -4,6 +4,8 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras._keras_internals.private_names import private_object
+
 
 def make_train_function(model: keras.Model, *, force: bool = False) -> Any:
     """Have Keras make the function that `fit` calls for each step, anew with `force`, and return it."""
@@ -21,8 +23,8 @@ def batches_of_fit(x: Any, y: Any, sample_weight: Any, class_weight: Any) -> int
 
     Keras checks the data of `fit` nowhere else, and there when the model is built already.
     """
-    from keras.src.trainers.data_adapters import get_data_adapter
-
+    module = "keras.src.trainers.data_adapters"
+    get_data_adapter = private_object(module, "get_data_adapter", "`find_learning_rate`")
     return get_data_adapter(x, y, sample_weight, class_weight=class_weight).num_batches
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras._backends import after, depending_on, out_of_step, sum_over_replicas, value_of
-from keras_dnn_extras._keras_internals import updated_weights, wrapped_methods
+from keras_dnn_extras._keras_internals import weights_of_optimizer, wrapped_methods
 from keras_dnn_extras._training_step.gradient_columns import GradientColumns
 from keras_dnn_extras._training_step.gradient_measurements import GradientMeasurements, table_widths
 from keras_dnn_extras._training_step.ring_buffer import Readers, RingBuffer
@@ -113,7 +113,7 @@ class GradientProbe(StepPart):
 
     def _variables_of(self, trainable_variables: list | None) -> list:
         """Return the variables that `apply(..., trainable_variables)` updates."""
-        return updated_weights(self._optimizer) if trainable_variables is None else trainable_variables
+        return weights_of_optimizer(self._optimizer) if trainable_variables is None else trainable_variables
 
     def _noting_variables(self, apply_gradients: Callable) -> Callable:
         def note(gradients: list, variables: list) -> Any:

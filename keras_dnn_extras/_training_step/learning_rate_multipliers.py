@@ -11,10 +11,10 @@ from keras_dnn_extras._backends import value_of
 from keras_dnn_extras._keras_internals import (
     batch_counter,
     decays,
-    raw_learning_rate,
+    learning_rate_or_schedule,
     set_rate_and_batches,
-    updated_weight,
     updates_together,
+    weight_of_optimizer,
     wrapped_methods,
 )
 from keras_dnn_extras._models import scalars
@@ -54,7 +54,7 @@ class LearningRateMultipliers(StepPart):
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         optimizer = self._optimizer
-        self._rate_and_batches = raw_learning_rate(optimizer), batch_counter(optimizer)
+        self._rate_and_batches = learning_rate_or_schedule(optimizer), batch_counter(optimizer)
         wrappers: dict[str, Callable] = {}
         if self._multipliers or any(self.starts.values()):
             wrappers["decay_weights"] = self._decaying
@@ -66,7 +66,7 @@ class LearningRateMultipliers(StepPart):
             yield
 
     def _group_of(self, variable: Any) -> _Group:
-        weight = id(updated_weight(self._optimizer, variable))
+        weight = id(weight_of_optimizer(self._optimizer, variable))
         return _Group(self._multipliers.get(weight, 1.0), self.starts.get(weight, 0))
 
     def _updating(self, update_step: Callable) -> Callable:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras._backends import modulo
-from keras_dnn_extras._keras_internals import batch_counter, raw_learning_rate
+from keras_dnn_extras._keras_internals import batch_counter, learning_rate_or_schedule
 from keras_dnn_extras._models import seen_batches
 from keras_dnn_extras._training_step.ring_buffer import TAGS
 from keras_dnn_extras._training_step.step_part import step_variable
@@ -71,7 +71,7 @@ class RateWatch:
         return bool(others) or (self._rate() != rate and self._batches() == batches)
 
     def _rate(self) -> float:
-        rate = raw_learning_rate(self._optimizer)
+        rate = learning_rate_or_schedule(self._optimizer)
         return float(ops.convert_to_numpy(ops.cast(rate.value, "float32")))
 
     def _batches(self) -> int:

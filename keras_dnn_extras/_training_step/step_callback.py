@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._keras_internals import (
-    batch_counter,
     callbacks_of_fit,
     check_internals,
+    counts_batches,
     is_built,
     without_model,
 )
@@ -46,7 +46,7 @@ class StepCallback(keras.callbacks.Callback):
         super().set_model(model)
         # Before any callback restores anything: `BackupAndRestore` may come before this one.
         optimizer = unscaled(getattr(model, "optimizer", None))
-        self._batches_before = 0 if batch_counter(optimizer) is None else seen_batches(optimizer)
+        self._batches_before = seen_batches(optimizer) if counts_batches(optimizer) else 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         callbacks = callbacks_of_fit(self)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_positive, check_verbose, config_of
-from keras_dnn_extras._keras_internals import callbacks_of_fit, raw_learning_rate
+from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras._training_step import ScheduledHyperparameters, StepCallback, Timeline, TrainingStep
 from keras_dnn_extras.learning_rates.curves import Curve
@@ -216,7 +216,7 @@ def _refuse_second_writer(
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Raise if the optimizer or another callback than the first of `callbacks`, `name`, sets the rate."""
-    rate = raw_learning_rate(optimizer)
+    rate = learning_rate_or_schedule(optimizer)
     if not isinstance(rate, keras.Variable):
         raise ValueError(
             f"`{name}` and the schedule `{getattr(rate, '__name__', type(rate).__name__)}` of the "
