@@ -140,9 +140,9 @@ class Arm:
             return self._dispatched()
         if not self.callbacks:
             return self._compiled(self.model.train_function)
-        state = self.callbacks[0].step_state
-        with state._in_place():
-            return self._compiled(state._traced, state._variables())
+        step = self.callbacks[0]._step
+        with step._in_place():
+            return self._compiled(step._traced, step._variables())
 
     def _compiled(self, function, added=()):
         names, cells = function.__code__.co_freevars, function.__closure__

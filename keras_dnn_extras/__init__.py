@@ -1,7 +1,7 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
 from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
-from keras_dnn_extras.gradients import GradientNormMonitor
+from keras_dnn_extras.gradients import GradientFinding, GradientNormMonitor
 from keras_dnn_extras.guidance import Recipe, dnn, recipe
 from keras_dnn_extras.inference import (
     Candidates,
@@ -63,6 +63,7 @@ __all__ = [
     "ExponentialLR",
     "FusionReport",
     "FusionResult",
+    "GradientFinding",
     "GradientNormMonitor",
     "GradualUnfreezing",
     "Latency",

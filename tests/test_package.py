@@ -71,6 +71,7 @@ RESULTS = [
     "Entropies",
     "FusionReport",
     "FusionResult",
+    "GradientFinding",
     "Latency",
     "MCPrediction",
     "Recipe",

@@ -52,6 +52,7 @@ def loop_of_fit() -> FrameType | None:
 
 
 def refuse_in_fit(model: keras.Model) -> None:
+    """Raise a RuntimeError if a callback calls this while `fit` trains `model`."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")

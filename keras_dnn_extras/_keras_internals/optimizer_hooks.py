@@ -1,11 +1,29 @@
-"""The internals of Keras that callbacks in the training step rest on."""
+"""What callbacks in the training step need of an optimizer, and Keras keeps private."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import keras
 
-# They are private, so their absence is told when a `fit` begins, and not by one that silently does nothing.
-_RELIED_ON = {
+from keras_dnn_extras._keras_internals.patching import replaced
+from keras_dnn_extras._keras_internals.private_names import missing
+
+# Methods of optimizers by what they do. `update_weight` and `update_weights_together` are two ways to the
+# same: `updates_together` tells which one an optimizer goes.
+_METHODS = {
+    "apply": "apply",
+    "apply_gradients": "_backend_apply_gradients",
+    "clip_gradients": "_clip_gradients",
+    "decay_weights": "_apply_weight_decay",
+    "sum_over_replicas": "_all_reduce_sum_gradients",  # on TensorFlow alone
+    "update_weight": "update_step",
+    "update_weights": "_backend_update_step",
+    "update_weights_together": "_parallel_update_step",  # on PyTorch alone
+}
+
+# A callback that missed one of these would silently do nothing, so `fit` checks them when it begins.
+_RELIED_ON: dict[type, tuple[str, ...]] = {
     keras.Model: ("make_train_function", "_loss_tracker"),
     keras.optimizers.Optimizer: (
         "_apply_weight_decay",
@@ -34,7 +52,71 @@ def check_internals(model: keras.Model, optimizer: Any, feature: str) -> None:
     for instance, (kind, names) in zip((model, optimizer), _RELIED_ON.items(), strict=True):
         for name in names:
             if isinstance(instance, kind) and not hasattr(instance, name):
-                raise RuntimeError(
-                    f"`{feature}` needs `{kind.__name__}.{name}`, which this version of Keras does not "
-                    f"have. Install a version that is supported. Received: keras=={keras.__version__}"
-                )
+                raise missing(f"{kind.__name__}.{name}", f"`{feature}`")
+
+
+def wrapped_methods(
+    optimizer: keras.optimizers.Optimizer, **wrappers: Callable[[Callable], Callable]
+) -> AbstractContextManager[None]:
+    """Wrap methods of `optimizer` for a while, on the instance.
+
+    Args:
+        wrappers: by what the method does, as `clip_gradients`: takes the method, returns its replacement.
+    """
+    methods = {_METHODS[name]: wrap for name, wrap in wrappers.items()}
+    return replaced(optimizer, **{name: wrap(getattr(optimizer, name)) for name, wrap in methods.items()})
+
+
+def updates_together(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Return whether `optimizer` updates many weights in one call, as on PyTorch."""
+    return hasattr(optimizer, _METHODS["update_weights_together"])
+
+
+def learning_rate_or_schedule(optimizer: Any) -> Any:
+    """Return the variable, the schedule or the function that `optimizer` was made with."""
+    return optimizer._learning_rate
+
+
+def batch_counter(optimizer: Any) -> keras.Variable:
+    """Return the variable that counts the batches whose gradients `optimizer` was given."""
+    return optimizer._iterations
+
+
+def counts_batches(optimizer: Any) -> bool:
+    """Return whether `optimizer` is one that counts its batches: not None, and not several in one."""
+    return hasattr(optimizer, "_iterations")
+
+
+def set_rate_and_batches(optimizer: keras.optimizers.Optimizer, learning_rate: Any, batches: Any) -> None:
+    """Let `optimizer` take these for its learning rate and its number of batches, past its own setters."""
+    vars(optimizer).update(_learning_rate=learning_rate, _iterations=batches)
+
+
+def weights_of_optimizer(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """Return the weights that `optimizer` was built for."""
+    return optimizer._trainable_variables
+
+
+def weight_of_optimizer(optimizer: keras.optimizers.Optimizer, variable: Any) -> keras.Variable:
+    """Return the weight that `variable` is, which may be the backend's own variable."""
+    return weights_of_optimizer(optimizer)[optimizer._get_variable_index(variable)]
+
+
+def decays(optimizer: keras.optimizers.Optimizer, weight: Any) -> bool:
+    """Return whether `optimizer` applies weight decay to `weight`."""
+    return optimizer._use_weight_decay(weight)
+
+
+@contextmanager
+def with_variables(
+    optimizer: keras.optimizers.Optimizer, added: Iterable[keras.Variable]
+) -> Iterator[None]:
+    """Let `optimizer` hold the variables `added` for a while, behind its own."""
+    before = optimizer._variables[:]
+    added = list(added)
+    try:
+        optimizer._variables.extend(added)
+        yield
+    finally:
+        if added:  # else the optimizer may have been built meanwhile, and keeps what it made
+            optimizer._variables[:] = before

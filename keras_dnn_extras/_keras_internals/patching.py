@@ -1,4 +1,4 @@
-"""What objects hold, changed for a while."""
+"""Attributes of objects, replaced for a while."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def replaced(instance: Any, **others: Any) -> Iterator[None]:
-    """Put `others` into `vars(instance)` for a while, past its own `__setattr__`."""
+def replaced(instance: Any, **replacements: Any) -> Iterator[None]:
+    """Put `replacements` into `vars(instance)` for a while, past its own `__setattr__`."""
     attributes = vars(instance)
-    found = {name: attributes[name] for name in others if name in attributes}
+    before = {name: attributes[name] for name in replacements if name in attributes}
     try:
-        attributes.update(others)  # in here: an interrupt may come as soon as it is done
+        attributes.update(replacements)  # in here: an interrupt may come as soon as it is done
         yield
     finally:
         try:
-            _put_back(attributes, others, found)
+            _put_back(attributes, replacements, before)
         finally:  # an interrupt may have come in the middle of it
-            _put_back(attributes, others, found)
+            _put_back(attributes, replacements, before)
 
 
-def _put_back(attributes: dict[str, Any], others: dict[str, Any], found: dict[str, Any]) -> None:
-    attributes.update(found)
-    for name in others.keys() - found.keys():
+def _put_back(attributes: dict[str, Any], replacements: dict[str, Any], before: dict[str, Any]) -> None:
+    attributes.update(before)
+    for name in replacements.keys() - before.keys():
         attributes.pop(name, None)

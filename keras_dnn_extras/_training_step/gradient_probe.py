@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,101 +11,93 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras._backends import after, depending_on, out_of_step, sum_over_replicas, value_of
-from keras_dnn_extras._keras_internals import replaced
-from keras_dnn_extras._training_step.ring_buffer import Ring
+from keras_dnn_extras._keras_internals import weights_of_optimizer, wrapped_methods
+from keras_dnn_extras._training_step.gradient_columns import GradientColumns
+from keras_dnn_extras._training_step.gradient_measurements import GradientMeasurements, table_widths
+from keras_dnn_extras._training_step.ring_buffer import Readers, RingBuffer
+from keras_dnn_extras._training_step.step_part import StepPart, step_variable
 from keras_dnn_extras._training_step.tensor_norms import is_smaller, norms, scaled_norm, without_duplicates
-
-_NOT_APPLIED = -1.0  # in the place of a norm: of a variable that an update was not given
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What some updates of a `fit` have brought. Norms are L2 norms, of shape `(updates, columns)`.
-
-    Attributes:
-        updates: their numbers, from 0 at the beginning of the fit.
-        gradient_norms: before clipping, unscaled, accumulated, and added over replicas. A column for
-            each trainable variable of the model, and one for all others that the step applied.
-        applied: of the same shape: whether the optimizer was given the variable in that update. Where it
-            was not, as where another optimizer trains it, the norms mean nothing.
-        clipped_norm: of shape `(updates,)`: of all gradients together, after clipping.
-        clipped: of shape `(updates,)`: whether clipping changed any of them.
-        change_norms, weight_norms: of what the update did to the weights, and of the weights before it,
-            or None where nobody asked for them.
-    """
-
-    updates: np.ndarray
-    gradient_norms: np.ndarray
-    applied: np.ndarray
-    clipped_norm: np.ndarray
-    clipped: np.ndarray
-    change_norms: np.ndarray | None = None
-    weight_norms: np.ndarray | None = None
-
-    @classmethod
-    def of_blocks(cls, updates: np.ndarray, blocks: list[np.ndarray]) -> "Measured":
-        first = blocks[0]
-        norms = first[:, :-2]
-        halves = np.split(blocks[1], 2, axis=1) if len(blocks) > 1 else []
-        return cls(updates, norms, norms != _NOT_APPLIED, first[:, -2], first[:, -1] > 0, *halves)
+from keras_dnn_extras._training_step.timeline import Timeline
 
 
-class GradientMeasurements:
-    """Listens to the optimizer in the step, and writes norms into a ring.
+class GradientProbe(StepPart):
+    """Notes what the optimizer is given in the step, and writes norms of it into a ring buffer."""
 
-    Args:
-        changes: whether to measure the change of the weights too, which takes a copy of them.
-        make_ring: makes the ring by the widths of its tables.
-    """
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, timeline: Timeline):
+        super().__init__(model, optimizer, timeline)
+        self._readers = Readers()
+        self._changes = False  # whether those of the weights are measured, which takes a copy of them
+        self._columns: Any = None  # None until the ring buffer is built, as the ring itself
+        self._ring: Any = None
+        self._rows = self._first = 0
+        self._in_step = threading.local()  # replicas of a MirroredStrategy are threads
 
-    def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        changes: bool,
-        make_ring: Callable[[list[int]], Ring],
-    ):
-        self._model = model
-        self._optimizer = optimizer
-        self._changes = changes
-        self._make_ring = make_ring
-        self._taken = threading.local()  # replicas of a MirroredStrategy are threads
-        self.variables: list[keras.Variable] = []  # those with a column of their own
-        self._ring: Ring | None = None
-        if model.trainable_variables:
-            self._build()
+    def record_for(self, reader: Any, *, changes: bool = False) -> None:
+        """Record the norms of gradients for `reader`, with `changes` those of what updates do to weights.
 
-    def _build(self) -> Ring:
-        """Make the ring, in the trace where TensorFlow builds the model no earlier."""
-        if self._ring is None:
-            with out_of_step():
-                self.variables = list(self._model.trainable_variables)
-                self._columns = {id(variable): i for i, variable in enumerate(self.variables)}
-                self._ring = self._make_ring(widths(len(self.variables), self._changes))
-        return self._ring
+        Before the first batch.
+        """
+        self._readers.add(reader)
+        self._changes |= changes
+
+    def measurements(self, reader: Any) -> GradientMeasurements:
+        """Return what was downloaded since `reader` asked last."""
+        updates, tables = self._readers.take(reader, self._widths)
+        return GradientMeasurements.of_tables(updates - self._timeline.origin, tables)
 
     @property
-    def ring(self) -> Ring | None:
-        """The ring, or None before the model is built."""
+    def measured_variables(self) -> list[keras.Variable]:
+        """The variables that have a column in the measurements. None before the model is built."""
+        if self._columns is not None:
+            return self._columns.variables
+        return list(self._model.trainable_variables)
+
+    # -- the ring buffer --------------------------------------------------------------------------
+
+    @property
+    def _widths(self) -> list[int]:
+        return table_widths(len(self.measured_variables), self._changes)
+
+    @property
+    def numbers_per_update(self) -> int:
+        return sum(self._widths)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [] if self._ring is None else self._ring.variables
+
+    def upload(self, updates: np.ndarray) -> None:
+        self._rows, self._first = len(updates), int(updates[0])
+        if self._model.trainable_variables:
+            self._build()
+
+    def _build(self) -> RingBuffer:
+        """Make the ring buffer, in the trace where TensorFlow builds the model no earlier."""
+        if self._ring is None:
+            with out_of_step():
+                self._columns = GradientColumns(list(self._model.trainable_variables))
+                variable = partial(step_variable, self._model)
+                self._ring = RingBuffer(self._widths, self._rows, self._first, variable)
         return self._ring
+
+    def download(self) -> None:
+        if self._ring is not None:
+            self._readers.put(self._ring.read())
+
+    def reset(self) -> None:
+        self._ring = self._columns = None  # for other weights. All was read when the epoch ended
+
+    # -- in the step ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Listen to the optimizer while the step is traced or runs."""
-        optimizer = self._optimizer
-        others = {
-            "_backend_apply_gradients": self._noting_variables(optimizer._backend_apply_gradients),
-            "_clip_gradients": self._noting_gradients(optimizer._clip_gradients),
-        }
+        wrappers = {"apply_gradients": self._noting_variables, "clip_gradients": self._noting_gradients}
+        wrappers["apply"] = self._measuring_changes if self._changes else self._noting_applied
         if keras.backend.backend() == "tensorflow":  # whose optimizers add up the replicas
-            adding = optimizer._all_reduce_sum_gradients
-            others["_all_reduce_sum_gradients"] = self._measuring_sums(adding)
+            wrappers["sum_over_replicas"] = self._measuring_sums
         else:
-            others["_backend_update_step"] = self._measuring(optimizer._backend_update_step)
-        others["apply"] = self._noting_applied(optimizer.apply)
-        if self._changes:
-            others["apply"] = self._measuring_changes(others["apply"])
-        with replaced(optimizer, **others):
+            wrappers["update_weights"] = self._measuring
+        with wrapped_methods(self._optimizer, **wrappers):
             yield
 
     def _noting_applied(self, apply: Callable) -> Callable:
@@ -114,20 +106,18 @@ class GradientMeasurements:
         def note(grads: list, trainable_variables: list | None = None) -> Any:
             if trainable_variables is not None:
                 trainable_variables = list(trainable_variables)
-            self._taken.applied = self._variables_of(trainable_variables)
+            self._in_step.applied = self._variables_of(trainable_variables)
             return apply(grads, trainable_variables)
 
         return note
 
     def _variables_of(self, trainable_variables: list | None) -> list:
         """Return the variables that `apply(..., trainable_variables)` updates."""
-        if trainable_variables is None:
-            return self._optimizer._trainable_variables
-        return trainable_variables
+        return weights_of_optimizer(self._optimizer) if trainable_variables is None else trainable_variables
 
     def _noting_variables(self, apply_gradients: Callable) -> Callable:
         def note(gradients: list, variables: list) -> Any:
-            self._taken.variables = variables
+            self._in_step.variables = variables
             return apply_gradients(gradients, variables)
 
         return note
@@ -135,7 +125,7 @@ class GradientMeasurements:
     def _noting_gradients(self, clip_gradients: Callable) -> Callable:
         def note(gradients: list) -> list:
             clipped = clip_gradients(gradients)
-            self._taken.gradients, self._taken.clipped = gradients, clipped
+            self._in_step.gradients, self._in_step.clipped = gradients, clipped
             return clipped
 
         return note
@@ -149,9 +139,9 @@ class GradientMeasurements:
 
     def _measuring_sums(self, add: Callable) -> Callable:
         def measure(pairs: list) -> list:
-            added = add(pairs)
-            total = self._measure([gradient for gradient, _ in added])
-            return [(after(total, gradient), variable) for gradient, variable in added]
+            sums = add(pairs)
+            total = self._measure([gradient for gradient, _ in sums])
+            return [(after(total, gradient), variable) for gradient, variable in sums]
 
         return measure
 
@@ -161,28 +151,30 @@ class GradientMeasurements:
         Returns:
             The last tensor that is computed of them.
         """
-        taken = vars(self._taken)
-        variables, applied = taken.pop("variables"), taken.pop("applied")
-        gradients, own = taken.pop("gradients"), taken.pop("clipped")
-        if all(g is c for g, c in zip(gradients, own, strict=True)):
-            gradients = clipped
-        else:  # Keras clips the gradient of each replica
-            gradients = sum_over_replicas(gradients)
-        same = gradients is clipped
+        noted = vars(self._in_step)
+        variables, applied, gradients, of_replica = (
+            noted.pop(name) for name in ("variables", "applied", "gradients", "clipped")
+        )
+        is_clipped = any(g is not c for g, c in zip(gradients, of_replica, strict=True))
+        # Keras clips the gradient of each replica.
+        gradients = sum_over_replicas(gradients) if is_clipped else clipped
         gradients = [without_duplicates(g) for g in gradients]
-        found = norms(gradients)
-        if same:
-            total, smaller = scaled_norm(found), ops.zeros((), "float32")
-        else:
+        of_variables = norms(gradients)
+        if is_clipped:
             clipped = [without_duplicates(g) for g in clipped]
             total, smaller = scaled_norm(norms(clipped)), is_smaller(clipped, gradients)
+        else:
+            total, smaller = scaled_norm(of_variables), ops.zeros((), "float32")
         ring = self._build()
         with depending_on(gradients):
             update = ops.cast(self._optimizer.iterations, "int32")
-            ring.append(update, *self._by_column(found, variables, applied), ops.stack([total, smaller]))
+            by_column = self._columns.arrange(of_variables, variables, applied)
+            ring.append(update, *by_column, ops.stack([total, smaller]))
         return total
 
     def _measuring_changes(self, apply: Callable) -> Callable:
+        apply = self._noting_applied(apply)
+
         def measure(grads: list, trainable_variables: list | None = None) -> Any:
             if trainable_variables is not None:
                 trainable_variables = list(trainable_variables)
@@ -193,38 +185,8 @@ class GradientMeasurements:
             after = [value_of(variable) for variable in variables]
             changes = norms([new - old for new, old in zip(after, before, strict=True)])
             # Where gradients accumulate, the row is that of the update to come until there is one.
-            found = [self._by_column(v, variables, variables) for v in (changes, norms(before))]
-            self._build().write(1, row, *found[0], *found[1])
+            blocks = [self._columns.arrange(n, variables, variables) for n in (changes, norms(before))]
+            self._build().write(1, row, *blocks[0], *blocks[1])
             return result
 
         return measure
-
-    def _by_column(self, values: Any, variables: list, applied: list) -> list:
-        """Return `values`, one for each of `variables`, by column, and the norm of those without a column.
-
-        It is 0 for what was `applied` without a value, and `_NOT_APPLIED` for all other columns.
-        """
-        count, number = len(self._columns), len(variables)
-        columns = self._columns_of(variables)
-        if columns == list(range(count)):
-            return [values, ops.zeros((1,), "float32")]
-        zero, none = number, number + 1  # in the padded values
-        places = np.full(count + 1, none, "int32")
-        places[self._columns_of(applied)] = zero
-        places[columns] = np.arange(number)
-        others = [i for i, column in enumerate(columns) if column == count]
-        padding = ops.convert_to_tensor([0.0, _NOT_APPLIED], "float32")
-        padded = ops.concatenate([values, padding])
-        # As int32: on JAX a NumPy array becomes float32 where `floatx` is bfloat16 (keras issue 23703).
-        own, rest = (ops.convert_to_tensor(p, "int32") for p in (places[:count], [*others, zero]))
-        return [ops.take(padded, own), ops.reshape(scaled_norm(ops.take(padded, rest)), (1,))]
-
-    def _columns_of(self, variables: list) -> list[int]:
-        """Return the columns of `variables`: behind the last one for those that have none of their own."""
-        return [self._columns.get(id(variable), len(self._columns)) for variable in variables]
-
-
-def widths(variables: int, changes: bool) -> list[int]:
-    """Return the widths of the tables that measure so many variables."""
-    columns = variables + 1
-    return [columns + 2, 2 * columns] if changes else [columns + 2]

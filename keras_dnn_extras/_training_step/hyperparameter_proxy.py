@@ -19,20 +19,25 @@ def without_zeros(values: np.ndarray) -> np.ndarray:
 
     Optimizers ask `momentum != 0` to know whether they have slots, and on PyTorch they ask the tensor:
     an update whose momentum is 0 would leave its slots as they were. Products with the number that
-    stands in for 0 are 0 in float32.
+    replaces 0 are 0 in float32.
     """
     if keras.backend.backend() != "torch":
         return values
     return np.where(values == 0, np.finfo(table_dtype()).tiny, values)
 
 
-def stand_in(number: float, value: Any, complement: Any) -> Any:
-    """Return what stands in for the hyperparameter `number` in the step."""
-    return value if keras.backend.backend() == "torch" else _StandIn(number, value, complement)
+def proxy(number: float, value: Any, complement: Any) -> Any:
+    """Return the proxy that replaces the hyperparameter `number` in the step.
+
+    Args:
+        value: the tensor to compute with, of shape `()`.
+        complement: `1 - value`, rounded once.
+    """
+    return value if keras.backend.backend() == "torch" else _Proxy(number, value, complement)
 
 
-class _StandIn:
-    """Stands in for a float hyperparameter in the step: compared as the number, computed as a tensor.
+class _Proxy:
+    """A proxy of a float hyperparameter in the step: compared as the number, computed as a tensor.
 
     Optimizers ask `momentum != 0` or `momentum > 0` to know whether they have slots for it, which is
     decided before the trace, and use it in arithmetic and in `ops.cast`, which is traced. Whatever

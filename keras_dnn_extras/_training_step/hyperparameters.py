@@ -9,152 +9,161 @@ import numpy as np
 from keras import ops
 
 from keras_dnn_extras._backends import depending_on, modulo, table_dtype
-from keras_dnn_extras._keras_internals import replaced
-from keras_dnn_extras._models import seen_batches
-from keras_dnn_extras._training_step.hyperparameter_proxy import REMEDY, stand_in, without_zeros
-from keras_dnn_extras._training_step.ring_buffer import TAGS
+from keras_dnn_extras._keras_internals import wrapped_methods
+from keras_dnn_extras._training_step.hyperparameter_proxy import REMEDY, proxy, without_zeros
+from keras_dnn_extras._training_step.rate_watch import RateWatch
+from keras_dnn_extras._training_step.step_part import StepPart, step_variable
+from keras_dnn_extras._training_step.timeline import Timeline
+
+_RATE = "learning_rate"
 
 
-class Driving:
-    """A table of the values of the updates to come, of which the step looks up the row of its update."""
+class ScheduledHyperparameters(StepPart):
+    """A table of the values for the coming updates, in which the step looks up the row of its update.
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer):
-        self._optimizer = optimizer
+    Keras bakes `momentum`, `beta_1` and the like into the traced step as Python floats. In the step, and
+    nowhere else, the optimizer has a proxy in their place.
+    """
+
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, timeline: Timeline):
+        super().__init__(model, optimizer, timeline)
         self._curves: dict[str, Callable[[np.ndarray], Any]] = {}
-        self._numbers: dict[str, float] = {}
-        self._writers: dict[str, Callable[[str], None]] = {}
+        self._numbers: dict[str, float] = {}  # what the user compiled, of all but the learning rate
+        self._refusals: dict[str, Callable[[str], None]] = {}
         self._overwritten: set[str] = set()  # what others wrote, and updates overwrote
+        self._watch = RateWatch(model, optimizer)
         self._table: Any = None
-        self._at_start: tuple[float, int] | None = None  # the rate and the batches when the fit began
-        # The rate that the last update set, how many batches there were then, as a remainder, and how
-        # many updates found another rate although there was none in between.
-        self._last: Any = None
-
-    def __bool__(self) -> bool:
-        return bool(self._curves)
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        return [variable for variable in (self._table, self._last) if variable is not None]
+        # What was uploaded in this epoch: the `iterations` of the first row, and the values of all.
+        self._uploads: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._epoch_of_uploads = -1
+        self._downloaded_until = 0  # in `iterations`
 
     def add(
         self, name: str, curve: Callable[[np.ndarray], Any], refuse_other_writer: Callable[[str], None]
     ) -> None:
-        """Let `curve(i)` be the hyperparameter `name` in update `i` of the fit.
+        """Let `curve(i)` be the optimizer's hyperparameter `name` in update `i` of the fit.
 
         Args:
-            refuse_other_writer: called with `name` if another one writes it too. It raises.
+            name: `"learning_rate"`, or a float attribute of the optimizer.
+            curve: takes update numbers of shape `(rows,)`, returns the values. Called first when the first
+                batch begins.
+            refuse_other_writer: called with `name`, between two steps, if anything else wrote it. It
+                raises.
         """
         if name in self._curves:
             raise ValueError(f"`{name}` is driven by another callback of this fit already.")
-        if name != "learning_rate":
+        if name != _RATE:
             self._numbers[name] = vars(self._optimizer)[name]
         self._curves[name] = curve
-        self._writers[name] = refuse_other_writer
+        self._refusals[name] = refuse_other_writer
 
     def begin(self) -> None:
-        """Look at the rate, before any callback of the user's own sees the first epoch begin."""
-        if "learning_rate" in self._curves:
-            self._at_start = self._rate(), self._batches()
+        """Look at the learning rate when the fit begins: whoever sets it later is refused."""
+        self._watch.begin()
 
-    def upload(self, coming: np.ndarray, origin: int, variable: Callable) -> None:
-        """Write the values of the updates to come, each in the row `iterations % rows`.
+    def applied(self, name: str) -> np.ndarray:
+        """Return the values that updates of this epoch had, as far as they were downloaded."""
+        begin = self._timeline.epoch_began_at
+        values = np.empty(max(self._downloaded_until - begin, 0))
+        was_uploaded = np.zeros(values.shape, bool)
+        for first, uploaded in self._uploads:
+            rows = np.arange(first, first + len(uploaded[name])) - begin
+            reached = (rows >= 0) & (rows < len(values))
+            values[rows[reached]] = uploaded[name][reached]
+            was_uploaded[rows[reached]] = True
+        return values[was_uploaded]
 
-        Args:
-            coming: their `iterations`, as many as the table has rows.
-            origin: the `iterations` at update 0 of the fit.
-            variable: makes a variable by `variable(shape, dtype)`.
-        """
-        rows, columns = len(coming), []
-        for name, curve in self._curves.items():
-            with np.errstate(over="ignore"):  # in rows past the end of the fit: 1.2 ** 4096
-                values = np.asarray(curve(coming - origin), "float64")
-            # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
-            columns += [values] if name == "learning_rate" else [without_zeros(values), 1.0 - values]
-        table = np.empty((rows, len(columns)))
-        table[coming % rows] = np.stack(columns, axis=1)
+    def first_of_epoch(self, name: str) -> float:
+        """Return the value of the epoch's first update, to which a short epoch may not come."""
+        return float(self._curves[name](np.array(self._timeline.epoch_began_at - self._timeline.origin)))
+
+    # -- the table --------------------------------------------------------------------------------
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return ([] if self._table is None else [self._table]) + self._watch.variables
+
+    def upload(self, updates: np.ndarray) -> None:
+        if self._epoch_of_uploads != self._timeline.epoch:
+            self._uploads, self._epoch_of_uploads = [], self._timeline.epoch
+        numbers = updates - self._timeline.origin
+        with np.errstate(over="ignore"):  # in rows past the end of the fit: 1.2 ** 4096
+            values = {name: np.asarray(curve(numbers), "float64") for name, curve in self._curves.items()}
+        self._uploads.append((int(updates[0]), values))
+        self._downloaded_until = int(updates[0])
+        self._write(updates, values)
+        if _RATE in self._curves:
+            self._watch.build()
+
+    def _write(self, updates: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        """Write the values of each update into the row `iterations % rows`."""
+        columns = [column for name in values for column in _columns(name, values[name])]
+        table = np.empty((len(updates), len(columns)))
+        table[updates % len(updates)] = np.stack(columns, axis=1)
         if self._table is None:
-            self._table = variable(table.shape, table_dtype())
-            if "learning_rate" in self._curves:
-                now = self._rate(), self._batches()
-                rate, batches = self._at_start or now
-                self._last = variable((3,), "float32")
-                self._last.assign(np.array([*now, rate != now[0] and batches == now[1]], "float32"))
+            self._table = step_variable(self._model, table.shape, table_dtype())
         with np.errstate(over="ignore"):
             self._table.assign(table.astype(table_dtype()))
 
-    def refuse_other_writers(self) -> None:
-        """Raise if anything else has written what follows a curve. Between two steps.
-
-        The next step looks at the rate before it overwrites it; here it is that after the last one. A rate
-        that came with another count of batches is no setting: the optimizer was restored.
-        """
-        if self._last is not None:
-            last, batches, others = ops.convert_to_numpy(self._last).tolist()
-            if others or (self._rate() != last and self._batches() == batches):
-                self._overwritten.add("learning_rate")
+    def download(self) -> None:
+        """Note how many updates there were. Raises if anything else wrote what follows a curve."""
+        if self._table is None:
+            return
+        self._downloaded_until = self._timeline.updates
+        if self._watch.has_other_writer():
+            self._overwritten.add(_RATE)
         for name in self._curves:
             if name in self._overwritten:
-                self._writers[name](name)
+                self._refusals[name](name)
 
-    def _rate(self) -> float:
-        return float(ops.convert_to_numpy(ops.cast(self._optimizer._learning_rate.value, "float32")))
-
-    def _batches(self) -> int:
-        return seen_batches(self._optimizer) % TAGS
+    # -- in the step ------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Drive the optimizer while the step is traced or runs."""
-        own = vars(self._optimizer)
-        self._overwritten |= {name for name, number in self._numbers.items() if own[name] != number}
-        apply = self._driven(self._optimizer._backend_apply_gradients)
+        attributes = vars(self._optimizer)
+        self._overwritten |= {name for name, number in self._numbers.items() if attributes[name] != number}
         try:
-            with replaced(self._optimizer, _backend_apply_gradients=apply):
+            with wrapped_methods(self._optimizer, apply_gradients=self._with_values):
                 yield
         finally:  # an interrupt may have come before the step did it
-            own.update(self._numbers)
+            attributes.update(self._numbers)
 
-    def _driven(self, apply_gradients: Callable) -> Callable:
-        def drive(gradients: list, variables: list) -> Any:
+    def _with_values(self, apply_gradients: Callable) -> Callable:
+        def apply_with_values(gradients: list, variables: list) -> Any:
             with depending_on(gradients):
-                in_step = self._look_up()
-            own = vars(self._optimizer)
+                proxies = self._look_up()
+            attributes = vars(self._optimizer)
             try:
-                own.update(in_step)
+                attributes.update(proxies)
                 return apply_gradients(gradients, variables)
             except TypeError as error:
-                if in_step:
+                if proxies:
                     error.add_note(
-                        f"{', '.join(in_step)}: driven by a callback, tensors in this step. {REMEDY}"
+                        f"{', '.join(proxies)}: driven by a callback, tensors in this step. {REMEDY}"
                     )
                 raise
             finally:
-                # The known numbers, not those found: replicas of a MirroredStrategy come and go in
-                # threads of their own, and find each other's.
-                own.update(self._numbers)
+                # The compiled numbers, not those from before: replicas of a MirroredStrategy come and go
+                # in threads of their own, and see each other's.
+                attributes.update(self._numbers)
 
-        return drive
+        return apply_with_values
 
     def _look_up(self) -> dict[str, Any]:
+        """Set the learning rate of this update, and return proxies of all else that follows a curve."""
         rows, width = self._table.shape
         row = ops.take(self._table.value, modulo(self._optimizer.iterations, rows), axis=0)
         values = [row[i] for i in range(width)]
-        in_step = {}
+        proxies = {}
         for name in self._curves:
-            if name == "learning_rate":
-                self._set_rate(values.pop(0))
+            if name == _RATE:
+                self._watch.set_rate(values.pop(0))
             else:
-                in_step[name] = stand_in(self._numbers[name], values.pop(0), values.pop(0))
-        return in_step
+                proxies[name] = proxy(self._numbers[name], values.pop(0), values.pop(0))
+        return proxies
 
-    def _set_rate(self, value: Any) -> None:
-        rate = self._optimizer.learning_rate
-        batches = self._optimizer._iterations.value
-        last, then, others = (self._last.value[i] for i in range(3))
-        same = ops.equal(then, ops.cast(modulo(batches, TAGS), "float32"))
-        differs = ops.not_equal(last, ops.cast(rate.value, "float32"))
-        others = others + ops.cast(ops.logical_and(same, differs), "float32")
-        rate.assign(value)
-        now = ops.cast(modulo(batches + 1, TAGS), "float32")
-        self._last.assign(ops.stack([ops.cast(rate.value, "float32"), now, others]))
+
+def _columns(name: str, values: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of the table that the step computes with: of a momentum, its complement too."""
+    # `1 - beta_1` would not be the nearest float32 if the step computed it in float32.
+    return [values] if name == _RATE else [without_zeros(values), 1.0 - values]

@@ -1,106 +1,126 @@
-"""Weights that train at a pace of their own: at a share of the learning rate, or by a later clock."""
+"""Weights that train with a multiple of the learning rate, or as if the optimizer had begun later."""
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from keras_dnn_extras._backends import value_of
-from keras_dnn_extras._keras_internals import replaced
+from keras_dnn_extras._keras_internals import (
+    batch_counter,
+    decays,
+    learning_rate_or_schedule,
+    set_rate_and_batches,
+    updates_together,
+    weight_of_optimizer,
+    wrapped_methods,
+)
 from keras_dnn_extras._models import scalars
+from keras_dnn_extras._training_step.step_part import StepPart
+from keras_dnn_extras._training_step.timeline import Timeline
 
 
-class Pacing:
-    """Lets the optimizer take some weights for those of another one, in the step.
+class _Group(NamedTuple):
+    """What weights have in common that are updated together."""
 
-    That one has a share of the learning rate, as one optimizer for each layer would, and has begun later:
-    Adam and its like correct their averages by the number of updates, which a weight that is new to them
-    does not have behind it, and would take its first steps three times too large.
+    multiplier: float
+    start: int  # batches that the optimizer had seen when it began with them
+
+
+class LearningRateMultipliers(StepPart):
+    """Updates some weights, in the step, as an optimizer of their own would.
+
+    That one has a multiple of the learning rate, as one optimizer for each layer would, and has begun
+    later: Adam and its like correct their averages by the number of updates, which a weight that is new to
+    them does not have behind it, and would take its first steps three times too large.
+
+    Attributes:
+        starts: by `id(weight)`, how many batches the optimizer had seen when it first trained the weight.
+            0 where it is missing. Set when an epoch begins, before `TrainingStep.rebuild`.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer):
-        self._optimizer = optimizer
-        self._shares: dict[int, float] = {}
-        self.starts: dict[int, int] = {}  # batches seen before, by `id(weight)`
-        self._own: dict[str, Any] = {}
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, timeline: Timeline):
+        super().__init__(model, optimizer, timeline)
+        self._multipliers: dict[int, float] = {}  # by `id(weight)`
+        self.starts: dict[int, int] = {}
+        self._rate_and_batches: tuple[Any, Any] = (None, None)  # the optimizer's own
 
-    def __bool__(self) -> bool:
-        return bool(self._shares) or any(self.starts.values())
-
-    def share(self, weights: list[keras.Variable], share: float) -> None:
-        """Let `weights` have this `share` of the learning rate."""
-        self._shares |= {id(weight): share for weight in weights if share != 1.0}
+    def multiply(self, weights: list[keras.Variable], multiplier: float) -> None:
+        """Let `weights` train with this multiple of the learning rate. Before the first batch."""
+        self._multipliers |= {id(weight): multiplier for weight in weights if multiplier != 1.0}
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Pace the optimizer while the step is traced or runs."""
         optimizer = self._optimizer
-        self._own = {name: vars(optimizer)[name] for name in ("_learning_rate", "_iterations")}
-        others = {"_apply_weight_decay": self._paced_decay(optimizer._apply_weight_decay)}
-        if hasattr(optimizer, "_parallel_update_step"):  # of PyTorch, for many weights at once
-            others["_parallel_update_step"] = self._paced_together(optimizer._parallel_update_step)
-        else:
-            others["update_step"] = self._paced(optimizer.update_step)
-        with replaced(optimizer, **others):
+        self._rate_and_batches = learning_rate_or_schedule(optimizer), batch_counter(optimizer)
+        wrappers: dict[str, Callable] = {}
+        if self._multipliers or any(self.starts.values()):
+            wrappers["decay_weights"] = self._decaying
+            if updates_together(optimizer):
+                wrappers["update_weights_together"] = self._updating_together
+            else:
+                wrappers["update_weight"] = self._updating
+        with wrapped_methods(optimizer, **wrappers):
             yield
 
-    def _pace_of(self, weight: Any) -> tuple[float, int]:
-        # TensorFlow passes variables of its own here.
-        optimizer = self._optimizer
-        known = id(optimizer._trainable_variables[optimizer._get_variable_index(weight)])
-        return self._shares.get(known, 1.0), self.starts.get(known, 0)
+    def _group_of(self, variable: Any) -> _Group:
+        weight = id(weight_of_optimizer(self._optimizer, variable))
+        return _Group(self._multipliers.get(weight, 1.0), self.starts.get(weight, 0))
 
-    def _paced(self, update_step: Callable) -> Callable:
+    def _updating(self, update_step: Callable) -> Callable:
         def update(gradient: Any, weight: Any, learning_rate: Any) -> Any:
-            with self._at(self._pace_of(weight), learning_rate) as rate:
+            with self._as_optimizer_of(self._group_of(weight), learning_rate) as rate:
                 return update_step(gradient, weight, rate)
 
         return update
 
-    def _paced_together(self, update_step: Callable) -> Callable:
+    def _updating_together(self, update_step: Callable) -> Callable:
         def update(gradients: list, weights: list, learning_rate: Any) -> None:
             shared = list(scalars(self._optimizer).values())
             before = [value_of(variable) for variable in shared]
-            for pace, places in self._by_pace(weights).items():
+            for group, indices in self._by_group(weights).items():
                 for variable, value in zip(shared, before, strict=True):
                     variable.assign(value)  # Nadam counts in one: once an update, not once a call
-                own = [gradients[i] for i in places], [weights[i] for i in places]
-                with self._at(pace, learning_rate) as rate:
-                    update_step(*own, rate)
+                of_group = [gradients[i] for i in indices], [weights[i] for i in indices]
+                with self._as_optimizer_of(group, learning_rate) as rate:
+                    update_step(*of_group, rate)
 
         return update
 
-    def _paced_decay(self, decay: Callable) -> Callable:
-        def apply(weights: list) -> None:
-            decaying = [weight for weight in weights if self._optimizer._use_weight_decay(weight)]
-            for (share, _), places in self._by_pace(decaying).items():
+    def _decaying(self, decay_weights: Callable) -> Callable:
+        def decay(weights: list) -> None:
+            decaying = [weight for weight in weights if decays(self._optimizer, weight)]
+            for group, indices in self._by_group(decaying).items():
                 # Not `optimizer.learning_rate`: of replicas that take turns, another one may have set it.
-                own = self._own["_learning_rate"]
-                rate = own if isinstance(own, keras.Variable) else self._optimizer.learning_rate
-                with self._at((share, 0), rate):
-                    decay([decaying[i] for i in places])
+                rate = self._rate_and_batches[0]
+                if not isinstance(rate, keras.Variable):
+                    rate = self._optimizer.learning_rate
+                with self._as_optimizer_of(group._replace(start=0), rate):
+                    decay_weights([decaying[i] for i in indices])
 
-        return apply
+        return decay
 
-    def _by_pace(self, weights: list) -> dict[tuple[float, int], list[int]]:
-        places: dict[tuple[float, int], list[int]] = {}
+    def _by_group(self, weights: list) -> dict[_Group, list[int]]:
+        """Return the indices of the `weights` of each group."""
+        indices: dict[_Group, list[int]] = {}
         for i, weight in enumerate(weights):
-            places.setdefault(self._pace_of(weight), []).append(i)
-        return places
+            indices.setdefault(self._group_of(weight), []).append(i)
+        return indices
 
     @contextlib.contextmanager
-    def _at(self, pace: tuple[float, int], learning_rate: Any) -> Iterator[Any]:
-        """Make the optimizer the one that trains at this pace, and give its learning rate."""
-        (share, start), attributes = pace, vars(self._optimizer)
+    def _as_optimizer_of(self, group: _Group, learning_rate: Any) -> Iterator[Any]:
+        """Make the optimizer the one that trains `group`, and yield its learning rate."""
+        rate, batches = self._rate_and_batches
         try:
-            if share != 1.0:
-                learning_rate = ops.convert_to_tensor(learning_rate) * share
-                attributes["_learning_rate"] = learning_rate
-            if start:
-                attributes["_iterations"] = ops.convert_to_tensor(self._own["_iterations"]) - start
+            if group.multiplier != 1.0:
+                rate = learning_rate = ops.convert_to_tensor(learning_rate) * group.multiplier
+            if group.start:
+                batches = ops.convert_to_tensor(batches) - group.start
+            set_rate_and_batches(self._optimizer, rate, batches)
             yield learning_rate
         finally:
-            # The known ones, not those found: replicas of a MirroredStrategy are threads that take turns.
-            attributes.update(self._own)
+            # The optimizer's own, not those from before: replicas of a MirroredStrategy are threads that
+            # take turns.
+            set_rate_and_batches(self._optimizer, *self._rate_and_batches)

@@ -1,64 +1,94 @@
-"""The loss of each batch, taken where the training step tells it to the metric that Keras logs."""
+"""The loss of each batch, taken where the training step passes it to the metric that Keras logs."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_dnn_extras._backends import depending_on, mean_over_replicas
-from keras_dnn_extras._keras_internals import replaced
-from keras_dnn_extras._training_step.ring_buffer import Ring
+from keras_dnn_extras._keras_internals import loss_metric, replaced
+from keras_dnn_extras._training_step.ring_buffer import Readers, RingBuffer
+from keras_dnn_extras._training_step.step_part import StepPart, step_variable
+from keras_dnn_extras._training_step.timeline import Timeline
+
+_WIDTHS = [1]  # of the tables
 
 
-class BatchLosses:
-    """A ring that the training step writes its loss into, with the update it goes into.
+class LossProbe(StepPart):
+    """Records the loss of each batch, with the update that its gradient goes into.
 
     What Keras logs is the mean of the epoch so far, from which the loss of a batch cannot be computed
     back: its float32 sum has lost it.
     """
 
-    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, ring: Ring):
-        self._model = model
-        self._optimizer = optimizer
-        self.ring = ring  # of one table with one column
-        self._taken = threading.local()  # replicas of a MirroredStrategy are threads
+    def __init__(self, model: keras.Model, optimizer: keras.optimizers.Optimizer, timeline: Timeline):
+        super().__init__(model, optimizer, timeline)
+        self._readers = Readers()
+        self._ring: Any = None
+        self._in_step = threading.local()  # replicas of a MirroredStrategy are threads
+
+    def record_for(self, reader: Any) -> None:
+        """Record the losses for `reader`. Before the first batch."""
+        self._readers.add(reader)
+
+    def losses(self, reader: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what was downloaded since `reader` asked last: the updates of batches, and their losses.
+
+        Both are of shape `(batches,)`. An update of several batches is there several times.
+        """
+        updates, (losses,) = self._readers.take(reader, _WIDTHS)
+        return updates - self._timeline.origin, losses[:, 0]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [] if self._ring is None else self._ring.variables
+
+    def upload(self, updates: np.ndarray) -> None:
+        if self._ring is None:
+            variable = partial(step_variable, self._model)
+            self._ring = RingBuffer(_WIDTHS, len(updates), int(updates[0]), variable)
+
+    def download(self) -> None:
+        if self._ring is not None:
+            self._readers.put(self._ring.read())
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Listen to the model's step and to its metrics while the step is traced or runs."""
-        metrics = {id(m): m for m in [self._model._loss_tracker, *self._model.metrics]}.values()
+        metrics = {id(m): m for m in [loss_metric(self._model), *self._model.metrics]}.values()
         with contextlib.ExitStack() as stack:
             for metric in metrics:
-                update_state, result = self._listening(metric), self._telling(metric)
+                update_state, result = self._noting_values(metric), self._noting_result(metric)
                 stack.enter_context(replaced(metric, update_state=update_state, result=result))
             step = self._recording(self._model.train_step)
             stack.enter_context(replaced(self._model, train_step=step))
             yield
 
-    def _listening(self, metric: keras.metrics.Metric) -> Callable:
+    def _noting_values(self, metric: keras.metrics.Metric) -> Callable:
         update_state = metric.update_state
 
-        def listen(values: Any, *args: Any, **kwargs: Any) -> Any:
+        def note(values: Any, *args: Any, **kwargs: Any) -> Any:
             weight = kwargs.get("sample_weight", args[0] if args else None)
-            vars(self._taken).setdefault("given", {})[id(metric)] = values, weight
+            vars(self._in_step).setdefault("of_metrics", {})[id(metric)] = values, weight
             if metric.name == "loss":
-                self._taken.loss = values, weight
+                self._in_step.loss = values, weight
             return update_state(values, *args, **kwargs)
 
-        return listen
+        return note
 
-    def _telling(self, metric: keras.metrics.Metric) -> Callable:
-        result = metric.result
+    def _noting_result(self, metric: keras.metrics.Metric) -> Callable:
+        compute = metric.result
 
-        def tell() -> Any:
-            told = result()
-            vars(self._taken).setdefault("told", {})[id(told)] = told, id(metric)
-            return told
+        def note() -> Any:
+            result = compute()
+            vars(self._in_step).setdefault("results", {})[id(result)] = result, id(metric)
+            return result
 
-        return tell
+        return note
 
     def _recording(self, train_step: Callable) -> Callable:
         def on_tensors(*arguments: Any) -> Any:
@@ -74,19 +104,14 @@ class BatchLosses:
             logs, state = train_step(state, data)
             with keras.StatelessScope(list(zip(variables, state[2], strict=True))) as scope:
                 self._write(*self._loss(logs), update)
-            own = [scope.get_current_value(variable) for variable in variables]
-            return logs, (state[0], state[1], own, state[3])
+            of_optimizer = [scope.get_current_value(variable) for variable in variables]
+            return logs, (state[0], state[1], of_optimizer, state[3])
 
         return on_state if keras.backend.backend() == "jax" else on_tensors
 
     def _loss(self, logs: Any) -> tuple[Any, Any]:
-        """Return the loss of the batch and its weight, a number of samples."""
-        taken, told, given = (vars(self._taken).pop(name, {}) for name in ("loss", "told", "given"))
-        if not taken:
-            # A `train_step` without a metric named `loss` tells the loss itself, or another metric's mean.
-            loss = logs.get("loss") if isinstance(logs, dict) else None
-            taken = given.get(told[id(loss)][1], (None, None)) if id(loss) in told else (loss, None)
-        values, weight = taken
+        """Return the loss of the batch and its weight, a number of samples: float32 of shape `()`."""
+        values, weight = self._noted_loss(logs)
         if values is None:
             raise RuntimeError(
                 "The training step tells no loss. In a custom `train_step` pass the loss of the batch to "
@@ -101,6 +126,17 @@ class BatchLosses:
             values = ops.sum(values * weights) / weight
         return values, weight
 
+    def _noted_loss(self, logs: Any) -> tuple[Any, Any]:
+        noted = vars(self._in_step)
+        loss, results, of_metrics = (noted.pop(name, {}) for name in ("loss", "results", "of_metrics"))
+        if loss:
+            return loss
+        # A `train_step` without a metric named `loss` returns the loss itself, or another metric's mean.
+        loss = logs.get("loss") if isinstance(logs, dict) else None
+        if id(loss) not in results:
+            return loss, None
+        return of_metrics.get(results[id(loss)][1], (None, None))
+
     def _update(self) -> Any:
         # a copy, as PyTorch counts in place
         return ops.copy(ops.cast(self._optimizer.iterations, "int32"))
@@ -108,4 +144,4 @@ class BatchLosses:
     def _write(self, loss: Any, weight: Any, update: Any) -> None:
         loss = ops.stop_gradient(mean_over_replicas(loss, weight))
         with depending_on([loss]):
-            self.ring.append(update, ops.reshape(loss, (1,)))
+            self._ring.append(update, ops.reshape(loss, (1,)))

@@ -1,4 +1,4 @@
-"""A ring of rows that the training step writes and Python reads as rarely as it can."""
+"""A ring buffer of rows that the training step writes and Python reads as rarely as it can."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,10 @@ from keras_dnn_extras._backends import modulo, write_row
 
 TAGS = 2**24  # float32 holds integers up to this
 
+Rows = tuple[np.ndarray, list[np.ndarray]]  # updates of shape `(rows,)`, tables of shape `(rows, width)`
 
-class Ring:
+
+class RingBuffer:
     """Rows of one or more tables, written one after the other, each with the update it belongs to.
 
     Args:
@@ -56,8 +58,8 @@ class Ring:
         """Write vectors, one after the other, into `row` of a further table, in the step."""
         write_row(self._tables[table], row, ops.concatenate(values))
 
-    def read(self) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return what was written since the last time: the updates, and a block of rows of each table.
+    def read(self) -> Rows:
+        """Return what was written since the last time.
 
         Raises:
             RuntimeError: rows were overwritten before they were read.
@@ -70,12 +72,48 @@ class Ring:
                 f"rows={count - self._read_until}"
             )
         if count == self._read_until:
-            return np.empty(0, int), [np.empty((0, width)) for width in self._widths]
-        places = np.arange(self._read_until, count) % self._rows
+            return no_rows(self._widths)
+        indices = np.arange(self._read_until, count) % self._rows
         self._read_until = count
-        first, *others = (ops.convert_to_numpy(v)[places].astype("float64") for v in self._tables)
-        updates = []
-        for tag in first[:, 0]:
-            self._update += int(tag - self._update) % TAGS
-            updates.append(self._update)
-        return np.array(updates), [first[:, 1:], *others]
+        first, *further = (ops.convert_to_numpy(v)[indices].astype("float64") for v in self._tables)
+        updates = np.array([self._untagged(tag) for tag in first[:, 0]])
+        return updates, [first[:, 1:], *further]
+
+    def _untagged(self, tag: float) -> int:
+        """Return the update of the next row, of which `tag` is the remainder."""
+        self._update += int(tag - self._update) % TAGS
+        return self._update
+
+
+class Readers:
+    """Keeps what was read from a ring buffer until each of its readers has asked for it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, list[Rows]] = {}
+
+    def add(self, reader: Any) -> None:
+        """Keep what is read from now on for `reader`."""
+        self._rows[reader] = []
+
+    def put(self, rows: Rows) -> None:
+        """Keep `rows` for all readers."""
+        updates, _ = rows
+        if not len(updates):  # `take` joins tables of one width, and the next ones may have another
+            return
+        for unread in self._rows.values():
+            unread.append(rows)
+
+    def take(self, reader: Any, widths: list[int]) -> Rows:
+        """Return what `reader` has not asked for yet, joined.
+
+        Args:
+            widths: of the tables, should there be no rows.
+        """
+        blocks, self._rows[reader] = [no_rows(widths), *self._rows[reader]], []
+        updates, tables = zip(*blocks, strict=True)
+        return np.concatenate(updates), [np.concatenate(table) for table in zip(*tables, strict=True)]
+
+
+def no_rows(widths: list[int]) -> Rows:
+    """Return no rows of tables of these widths."""
+    return np.empty(0, int), [np.empty((0, width)) for width in widths]

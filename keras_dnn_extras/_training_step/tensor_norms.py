@@ -39,13 +39,14 @@ def scaled_norm(tensor: Any) -> Any:
     return scale * ops.sqrt(ops.sum(ops.square(tensor / scale)))
 
 
-def is_smaller(tensors: list, others: list) -> Any:
-    """Return as 0.0 or 1.0 whether the largest entry of any of `tensors` is below that of the other.
+def is_smaller(tensors: list, references: list) -> Any:
+    """Return as 0.0 or 1.0 whether the largest entry of any of `tensors` is below that of its reference.
 
     By more than roundings, as a factor of 1 that Keras computes as `clipnorm / clipnorm` is not one.
     """
     # An entry that is clipped or scaled down was a largest one, or came down with it.
-    smaller = [_largest(t) < _largest(o) * (1 - _rounding(o)) for t, o in zip(tensors, others, strict=True)]
+    pairs = zip(tensors, references, strict=True)
+    smaller = [_largest(t) < _largest(r) * (1 - _rounding(r)) for t, r in pairs]
     return ops.cast(ops.any(ops.stack(smaller)), "float32")
 
 
@@ -99,6 +100,6 @@ def _torch_norms(tensors: list) -> Any:
     # Where asking costs nothing, the faster way first. A GPU would have to be waited for.
     if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
         return in_dtype(exact)
-    found = in_dtype(torch.float32)
-    in_range = torch.all((found > _LEAST**0.5) & (found < _MOST**0.5))
-    return found if bool(in_range) else in_dtype(exact)
+    in_float32 = in_dtype(torch.float32)
+    in_range = torch.all((in_float32 > _LEAST**0.5) & (in_float32 < _MOST**0.5))
+    return in_float32 if bool(in_range) else in_dtype(exact)

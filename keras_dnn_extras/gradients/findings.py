@@ -1,9 +1,10 @@
 """What is wrong with some gradients, in words, and what to try."""
 
+import warnings
 from dataclasses import dataclass
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras.gradients.anomalies import Found
+from keras_dnn_extras.gradients.anomalies import Anomaly
 
 _NAMED = 10  # layers in a message
 
@@ -48,33 +49,72 @@ class GradientFinding:
         return self.message
 
 
-def describe(
-    kind: str, found: Found, layers: tuple[str, ...], when: str, vanishing: float, exploding: float
-) -> str:
-    """Return the message of a finding.
+@dataclass(frozen=True)
+class Thresholds:
+    """The norms beyond which gradients of a layer vanish or explode."""
+
+    vanishing: float
+    exploding: float
+
+
+class FindingReporter:
+    """Reports each anomaly as a finding.
 
     Args:
-        layers: the names of those of `found`.
-        when: its update, in words.
-        vanishing, exploding: the thresholds.
+        on_problem: `"warn"`, `"raise"` or `"ignore"`, as of `GradientNormMonitor`.
     """
-    where = _where(layers, found.measured)
+
+    def __init__(self, thresholds: Thresholds, on_problem: str):
+        self.findings: list[GradientFinding] = []
+        self._thresholds = thresholds
+        self._on_problem = on_problem
+        self._epochs: list[tuple[int, int]] = []  # the first update of each epoch, and its index
+
+    def begin_epoch(self, first_update: int, epoch: int) -> None:
+        """Note that `epoch` begins."""
+        self._epochs.append((first_update, epoch))
+
+    def report(self, kind: str, anomaly: Anomaly, layers: list[str]) -> None:
+        """Report an anomaly of this kind.
+
+        Args:
+            layers: the paths of all layers that the anomaly tells of.
+        """
+        named = tuple(layer for layer, is_in in zip(layers, anomaly.layers, strict=True) if is_in)
+        finding = self._finding(kind, anomaly, named)
+        self.findings.append(finding)
+        if self._on_problem == "raise":
+            raise RuntimeError(finding.message)
+        if self._on_problem == "warn":
+            warnings.warn(finding.message, stacklevel=3)
+
+    def _finding(self, kind: str, anomaly: Anomaly, layers: tuple[str, ...]) -> GradientFinding:
+        first, epoch = max(begun for begun in self._epochs if begun[0] <= anomaly.update)
+        when = f"update {anomaly.update} (epoch {epoch + 1}, its update {anomaly.update - first}; from 0)"
+        message = _describe(kind, anomaly, layers, when, self._thresholds)
+        return GradientFinding(kind, anomaly.update, epoch, layers, message)
+
+
+def _describe(
+    kind: str, anomaly: Anomaly, layers: tuple[str, ...], when: str, thresholds: Thresholds
+) -> str:
+    where = _where(layers, anomaly.measured)
     if kind == "vanishing":
-        zero = _ZERO if found.norm == 0 else ""
-        told = (
-            f"from {when} on, {where} The smallest norm is {found.norm:.2g}, below `vanishing_threshold` "
-            f"{vanishing:g}. {zero}"
+        zero = _ZERO if anomaly.norm == 0 else ""
+        description = (
+            f"from {when} on, {where} The smallest norm is {anomaly.norm:.2g}, below `vanishing_threshold` "
+            f"{thresholds.vanishing:g}. {zero}"
         ).strip()
     elif kind == "exploding":
-        told = (
-            f"in {when}, {where} The largest norm is {found.norm:.2g}, above `exploding_threshold` "
-            f"{exploding:g}."
+        description = (
+            f"in {when}, {where} The largest norm is {anomaly.norm:.2g}, above `exploding_threshold` "
+            f"{thresholds.exploding:g}."
         )
-    elif len(layers) == found.measured:
-        told = f"in {when}, {where} The loss itself may be NaN or infinite."
+    elif len(layers) == anomaly.measured:
+        description = f"in {when}, {where} The loss itself may be NaN or infinite."
     else:
-        told = f"in {when}, {where} On the way back from the loss they begin at `{layers[-1]}`."
-    return f"{kind.capitalize()} gradients {told} {_REMEDIES[kind]}"
+        description = f"in {when}, {where} On the way back from the loss they begin at `{layers[-1]}`."
+    return f"{kind.capitalize()} gradients {description} {_REMEDIES[kind]}"
 
 
 def _where(layers: tuple[str, ...], measured: int) -> str:

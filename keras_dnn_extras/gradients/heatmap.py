@@ -6,18 +6,46 @@ from typing import Any
 
 import numpy as np
 
+from keras_dnn_extras._plotting import axes
+
 _LABELS = 40  # layers on the axis
 _CELLS = 1000  # updates, before neighbours share a cell
 _HEIGHT = 0.16  # inches of a label
 
 
-def make_room(figure: Any, layers: int) -> None:
+def draw_history(ax: Any, history: dict[str, list[float]], measured: dict[str, np.ndarray]) -> Any:
+    """Draw the norms of layers that `history` has, or if it has none the norm of all gradients.
+
+    Args:
+        ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+        history: as of `GradientNormMonitor`.
+        measured: by layer, bools of shape `(updates,)`: whether each update measured it. All did where the
+            layer is missing.
+
+    Returns:
+        The `Axes`.
+    """
+    drawn = axes(ax)
+    drawn.set_xlabel("update")
+    prefix = "gradient_norm/"
+    norms = {name.removeprefix(prefix): history[name] for name in history if name.startswith(prefix)}
+    if not norms:
+        _draw_lines(drawn, history["gradient_norm"], history["clipped_gradient_norm"])
+        return drawn
+    if ax is None:
+        _make_room(drawn.figure, len(norms))
+    masks = [measured.get(name, np.ones(len(values), bool)) for name, values in norms.items()]
+    _draw_map(drawn, np.array(list(norms.values())), np.array(masks), list(norms))
+    return drawn
+
+
+def _make_room(figure: Any, layers: int) -> None:
     """Make `figure` high enough for the names of the layers."""
     width, height = figure.get_size_inches()
     figure.set_size_inches(width, max(height, _HEIGHT * min(layers, _LABELS)))
 
 
-def draw_lines(ax: Any, norms: list[float], clipped_norms: list[float]) -> None:
+def _draw_lines(ax: Any, norms: list[float], clipped_norms: list[float]) -> None:
     """Draw the norm of all gradients, and where clipping changed it, what it made of it."""
     before, after = np.array(norms), np.array(clipped_norms)
     ax.plot(before, color="C0", label="before clipping")
@@ -32,7 +60,7 @@ def draw_lines(ax: Any, norms: list[float], clipped_norms: list[float]) -> None:
     ax.set_ylabel("gradient norm")
 
 
-def draw_map(ax: Any, norms: np.ndarray, measured: np.ndarray, names: list[str]) -> None:
+def _draw_map(ax: Any, norms: np.ndarray, measured: np.ndarray, names: list[str]) -> None:
     """Draw the norms of layers by updates.
 
     Args:

@@ -4,7 +4,8 @@ from keras_dnn_extras.learning_rates.curves import Curve
 from keras_dnn_extras.learning_rates.decay_callbacks import ExponentialLR, PiecewiseConstantLR, PowerLR
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
 from keras_dnn_extras.learning_rates.one_cycle_scheduler import OneCycleScheduler
-from keras_dnn_extras.learning_rates.range_test import LearningRateSearch, find_learning_rate
+from keras_dnn_extras.learning_rates.range_test import find_learning_rate
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import OneCycle, PowerDecay, Warmup
 
 __all__ = [

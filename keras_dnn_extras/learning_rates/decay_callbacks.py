@@ -16,7 +16,7 @@ from keras_dnn_extras._arguments import (
     check_rate,
     config_of,
 )
-from keras_dnn_extras._training_step import StepState
+from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
@@ -107,14 +107,13 @@ class ExponentialLR(LearningRateCallback):
         return list(self.history.get("learning_rate", ()))
 
     def get_config(self) -> dict[str, Any]:
-        own = config_of(self, "factor", "decay_rate", "decay_steps", "decay_epochs")
-        shared = config_of(self, "initial_learning_rate", "staircase")
-        return {**super().get_config(), **own, **shared}
+        names = ("factor", "decay_rate", "decay_steps", "decay_epochs", "initial_learning_rate")
+        return {**super().get_config(), **config_of(self, *names, "staircase")}
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         return None if self.decay_epochs is None else "`decay_steps`"
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         first = self.initial_learning_rate or initial()
         if self.factor is not None:
             return {"learning_rate": curves.exponential(first, self.factor, 1)}
@@ -125,17 +124,17 @@ class ExponentialLR(LearningRateCallback):
         steps = _decay_steps(self, fit)
         return {"learning_rate": curves.exponential(first, rate, steps, staircase=self.staircase)}
 
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
-        super().set_up(others)
+    def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
+        super()._set_up(callbacks)
         self.losses = []
 
-    def take_part(self, step_state: StepState) -> None:
-        super().take_part(step_state)
-        step_state.record_losses(self)
+    def _join_step(self, step: TrainingStep) -> None:
+        super()._join_step(step)
+        step.part(LossProbe).record_for(self)
 
-    def update_logs(self, epoch: int, logs: dict) -> None:
-        super().update_logs(epoch, logs)
-        self.losses.extend(self.step_state.recorded_losses(self)[1].tolist())
+    def _update_logs(self, epoch: int, logs: dict) -> None:
+        super()._update_logs(epoch, logs)
+        self.losses.extend(self._step.part(LossProbe).losses(self)[1].tolist())
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -201,13 +200,13 @@ class PowerLR(LearningRateCallback):
         PowerDecay(1.0, 1.0, power)  # checks `power`
 
     def get_config(self) -> dict[str, Any]:
-        own = config_of(self, "decay_steps", "decay_epochs", "power", "initial_learning_rate")
-        return {**super().get_config(), **own}
+        names = ("decay_steps", "decay_epochs", "power", "initial_learning_rate")
+        return {**super().get_config(), **config_of(self, *names)}
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         return None if self.decay_epochs is None else "`decay_steps`"
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         first = self.initial_learning_rate or initial()
         return {"learning_rate": curves.power(first, _decay_steps(self, fit), self.power)}
 
@@ -280,18 +279,18 @@ class PiecewiseConstantLR(LearningRateCallback):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **config_of(self, "boundaries", "values", "unit")}
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         within = self.unit == "epoch" and any(boundary % 1 for boundary in self.boundaries)
         return 'whole epochs as `boundaries` or `unit="update"`' if within else None
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         curve = curves.piecewise_constant(self.boundaries, self.values)
         if self.unit == "update":
             return {"learning_rate": lambda i: curve(np.asarray(i, "float64"))}
         return {"learning_rate": lambda i: curve(fit.epoch_at(i))}
 
 
-def _decay_steps(callback: Any, fit: StepState | FitToCome) -> float:
+def _decay_steps(callback: Any, fit: Timeline | FitToCome) -> float:
     """Return the `decay_steps` of `callback` in updates, or its `decay_epochs` in updates of `fit`."""
     if callback.decay_steps is not None:
         return callback.decay_steps
@@ -306,11 +305,11 @@ def _check_initial(initial_learning_rate: float | None) -> None:
 def _check_one_of(**arguments: float | None) -> None:
     """Raise unless one of two arguments is given, and positive."""
     first, second = arguments
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if len(given) != 1:
+    passed = {name: value for name, value in arguments.items() if value is not None}
+    if len(passed) != 1:
         received = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ValueError(f"Expected either `{first}` or `{second}`, and not both. Received: {received}")
-    for name, value in given.items():
+    for name, value in passed.items():
         check_in_float32(name, value)
 
 

@@ -1,5 +1,6 @@
 """The callback that sets the learning rate of every update by a curve, inside the compiled step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
@@ -9,18 +10,16 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_positive, check_verbose, config_of
-from keras_dnn_extras._keras_internals import callbacks_of_fit
+from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
-from keras_dnn_extras._plotting import axes
-from keras_dnn_extras._training_step import StepCallback, StepState
+from keras_dnn_extras._training_step import ScheduledHyperparameters, StepCallback, Timeline, TrainingStep
 from keras_dnn_extras.learning_rates.curves import Curve
-
-_POINTS = 10_000  # of a line that is drawn, a few for each pixel
+from keras_dnn_extras.learning_rates.plotting import POINTS, draw_schedule
 
 
 @dataclass(frozen=True)
 class FitToCome:
-    """What curves go by before there is a fit. Told in the words of `StepState`."""
+    """The length of a fit that has not begun, in the words of `Timeline`."""
 
     total: int | None = None
     updates_per_epoch: float | None = None
@@ -32,7 +31,8 @@ class FitToCome:
 class LearningRateCallback(StepCallback):
     """A callback that sets the learning rate of every update by a curve, and the momentum maybe.
 
-    Subclasses say what the curves are, in `curves_for`, and which momenta follow them, in `driven_momenta`.
+    Subclasses of this package say what the curves are, in `_curves_for`, and which momenta follow them, in
+    `_scheduled_momenta`.
 
     Attributes:
         history: dict of lists with one float per update of the last `fit`, under `"learning_rate"`
@@ -47,9 +47,12 @@ class LearningRateCallback(StepCallback):
         check_verbose(verbose)
         self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
-        self._curves: dict[str, Curve] = {}
+        self._scheduled: dict[
+            str, str
+        ] = {}  # the hyperparameter that has the values, by its name in `history`
+        self._constant_momentum = math.nan  # where it follows no curve
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
 
         Args:
@@ -58,11 +61,11 @@ class LearningRateCallback(StepCallback):
         """
         raise NotImplementedError
 
-    def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
+    def _scheduled_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
         """Return the hyperparameters of `optimizer` that follow the curve `"momentum"`."""
         return []
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         """Return what to pass in place of the length of an epoch, or None where that is not needed."""
         return None
 
@@ -73,81 +76,93 @@ class LearningRateCallback(StepCallback):
     def from_config(cls, config: dict[str, Any]) -> "LearningRateCallback":
         return cls(**config)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Curves are functions made in functions, which are no more than what a fit goes by.
-        return super().__getstate__() | {"_curves": {}}
-
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Before any callback restores anything: what is restored is the rate of the middle of the curve.
-        self._own_rate = learning_rate(unscaled(getattr(model, "optimizer", None)))
+        self._rate_before = learning_rate(unscaled(getattr(model, "optimizer", None)))
 
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+    def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
-        _refuse_second_writer(self, optimizer, others)
+        _refuse_second_writer(self._display_name, optimizer, [self, *callbacks])
         self._refuse_unknown_length(optimizer)
         self.history = {"learning_rate": []}
         if momentum_names(optimizer):
             self.history["momentum"] = []
-        self._curves = {}
+        self._scheduled = {}
 
     def _refuse_unknown_length(self, optimizer: keras.optimizers.Optimizer) -> None:
-        instead = self.needs_length()
+        instead = self._instead_of_length()
         if instead is None:
             return
         params = self.params or {}
         steps, epochs = params.get("steps"), params.get("epochs")
         if steps is None or epochs is None:
             raise ValueError(
-                f"`{self.told_as}` needs to know how many batches an epoch has, which the data does "
-                f"not tell. Pass `steps_per_epoch` to `fit`, or {instead} to `{self.told_as}`. "
+                f"`{self._display_name}` needs to know how many batches an epoch has, which the data does "
+                f"not tell. Pass `steps_per_epoch` to `fit`, or {instead} to `{self._display_name}`. "
                 f"Received: steps_per_epoch={steps}, epochs={epochs}"
             )
         accumulation = optimizer.gradient_accumulation_steps or 1
         if steps * epochs < accumulation:
             raise ValueError(
                 f"This `fit` is shorter than an update. Train for more epochs, pass {instead} to "
-                f"`{self.told_as}`, or lower `gradient_accumulation_steps`. Received: "
+                f"`{self._display_name}`, or lower `gradient_accumulation_steps`. Received: "
                 f"steps_per_epoch={steps}, epochs={epochs}, gradient_accumulation_steps={accumulation}"
             )
 
-    def take_part(self, step_state: StepState) -> None:
-        refuse = self._refuse_other_writer
-        step_state.drive("learning_rate", lambda i: self._curves["learning_rate"](i), refuse)
-        for name in self.driven_momenta(step_state.optimizer):
-            step_state.drive(name, lambda i: self._curves["momentum"](i), refuse)
+    def _join_step(self, step: TrainingStep) -> None:
+        step.part(ScheduledHyperparameters)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        if not self._scheduled:
+            self._schedule_hyperparameters()
+
+    def _schedule_hyperparameters(self) -> None:
+        """Hand over the curves when the first epoch begins: from then on the length of the fit is known."""
+        optimizer, timeline = self._step.optimizer, self._step.timeline
+        hyperparameters = self._step.part(ScheduledHyperparameters)
+        curves = self._curves_for(timeline, lambda: timeline.initial_rate(self._rate_before))
+        momenta = self._scheduled_momenta(optimizer)
+        self._scheduled = {"learning_rate": "learning_rate"}
+        if momenta:
+            self._scheduled["momentum"] = momenta[0]
+        elif "momentum" in self.history:
+            self._constant_momentum = float(vars(optimizer)[momentum_names(optimizer)[0]])
+        for name in ("learning_rate", *momenta):
+            curve = curves["learning_rate" if name == "learning_rate" else "momentum"]
+            hyperparameters.add(name, curve, self._refuse_other_writer)
+        hyperparameters.begin()
 
     def _refuse_other_writer(self, name: str) -> None:
         hyperparameter = "learning rate" if name == "learning_rate" else f"`{name}`"
         raise ValueError(
-            f"`{self.told_as}` sets the {hyperparameter} of each update, and something else set it in this "
-            "`fit` too: another callback, or the `train_step`. Remove one of them. "
+            f"`{self._display_name}` sets the {hyperparameter} of each update, and something else set it "
+            "in this `fit` too: another callback, or the `train_step`. Remove one of them. "
             f"Received: callbacks={callbacks_of_fit(self)}"
         )
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        super().on_epoch_begin(epoch, logs)
-        if not self._curves:
-            self._curves = self._curves_of_fit()
-        self._first = self.step_state.position()
-
-    def _curves_of_fit(self) -> dict[str, Curve]:
-        found = self.curves_for(self.step_state, lambda: self.step_state.initial_rate(self._own_rate))
-        optimizer = self.step_state.optimizer
-        if "momentum" in self.history and not self.driven_momenta(optimizer):
-            constant = float(vars(optimizer)[momentum_names(optimizer)[0]])
-            found["momentum"] = lambda i: np.full(np.shape(i), constant)
-        return found
-
-    def update_logs(self, epoch: int, logs: dict) -> None:
-        end = self.step_state.position()
-        for name, values in self.history.items():
-            values.extend(self._curves[name](np.arange(self._first, end)).tolist())
-            # An epoch that is shorter than an update logs what would have been in force.
-            logs[name] = float(self._curves[name](np.array(max(end - 1, self._first))))
+    def _update_logs(self, epoch: int, logs: dict) -> None:
+        for name, history in self.history.items():
+            values = self._applied(name)
+            history.extend(values.tolist())
+            logs[name] = float(values[-1]) if len(values) else self._value_to_come(name)
         if self.verbose:
-            told = ", ".join(f"{name.replace('_', ' ')} {logs[name]:.6g}" for name in self.history)
-            print(f"\nEpoch {epoch + 1}: {type(self).__name__} ended at {told}.")
+            ends = ", ".join(f"{name.replace('_', ' ')} {logs[name]:.6g}" for name in self.history)
+            print(f"\nEpoch {epoch + 1}: {type(self).__name__} ended at {ends}.")
+
+    def _applied(self, name: str) -> np.ndarray:
+        """Return the values that the updates of the epoch had."""
+        hyperparameters = self._step.part(ScheduledHyperparameters)
+        if name in self._scheduled:
+            return hyperparameters.applied(self._scheduled[name])
+        return np.full(len(hyperparameters.applied("learning_rate")), self._constant_momentum)
+
+    def _value_to_come(self, name: str) -> float:
+        """Return the value of the next update, for an epoch that is shorter than an update."""
+        if name not in self._scheduled:
+            return self._constant_momentum
+        return self._step.part(ScheduledHyperparameters).first_of_epoch(self._scheduled[name])
 
     def plot(self, ax: Any = None, *, epochs: int | None = None, steps_per_epoch: int | None = None) -> Any:
         """Draw the learning rate, and the momentum where it moves, over the updates.
@@ -172,20 +187,7 @@ class LearningRateCallback(StepCallback):
             updates, values = self._values_to_come(epochs, steps_per_epoch)
         else:
             updates = np.arange(len(values["learning_rate"]))
-        ax = axes(ax)
-        rates = values["learning_rate"]
-        lines = ax.plot(updates, rates, color="C0", label="learning rate")
-        ax.set_xlabel("update")
-        ax.set_ylabel("learning rate")
-        if self._scale == "log" and rates.min() > 0 and rates.max() > 3 * rates.min():
-            ax.set_yscale("log")
-        momentum = values.get("momentum")
-        if momentum is not None and np.ptp(momentum) > 0:
-            right = ax.twinx()
-            lines += right.plot(updates, momentum, color="C1", linestyle="--", label="momentum")
-            right.set_ylabel("momentum")
-            ax.legend(handles=lines, loc="center right")  # where neither line goes
-        return ax
+        return draw_schedule(ax, updates, values, self._scale)
 
     def _values_to_come(
         self, epochs: int | None, steps_per_epoch: int | None
@@ -203,34 +205,34 @@ class LearningRateCallback(StepCallback):
                 f"steps_per_epoch={steps_per_epoch}"
             )
         fit = FitToCome(total, steps_per_epoch)
-        found = self.curves_for(fit, _unknown)
-        updates = np.round(np.linspace(0, total - 1, min(total, _POINTS)))
-        return updates, {name: curve(updates) for name, curve in found.items()}
+        curves = self._curves_for(fit, _unknown)
+        updates = np.round(np.linspace(0, total - 1, min(total, POINTS)))
+        return updates, {name: curve(updates) for name, curve in curves.items()}
 
 
 def _refuse_second_writer(
-    callback: LearningRateCallback,
+    name: str,
     optimizer: keras.optimizers.Optimizer,
-    others: list[keras.callbacks.Callback],
+    callbacks: list[keras.callbacks.Callback],
 ) -> None:
-    name = callback.told_as
-    own = optimizer._learning_rate
-    if not isinstance(own, keras.Variable):
+    """Raise if the optimizer or another callback than the first of `callbacks`, `name`, sets the rate."""
+    rate = learning_rate_or_schedule(optimizer)
+    if not isinstance(rate, keras.Variable):
         raise ValueError(
-            f"`{name}` and the schedule `{getattr(own, '__name__', type(own).__name__)}` of the "
+            f"`{name}` and the schedule `{getattr(rate, '__name__', type(rate).__name__)}` of the "
             "optimizer would both set the learning rate. Compile the model with a float learning "
-            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={own}"
+            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={rate}"
         )
     writers = (
         LearningRateCallback,
         keras.callbacks.LearningRateScheduler,
         keras.callbacks.ReduceLROnPlateau,
     )
-    for other in others:
+    for other in callbacks[1:]:
         if isinstance(other, writers):
             raise ValueError(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "
-                f"of them from `callbacks`. Received: callbacks={[callback, *others]}"
+                f"of them from `callbacks`. Received: callbacks={callbacks}"
             )
 
 

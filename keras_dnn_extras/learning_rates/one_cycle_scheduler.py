@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_number, config_of
 from keras_dnn_extras._models import innermost_optimizer, momentum_names, recovers_weights_by_momentum
-from keras_dnn_extras._training_step import StepState
+from keras_dnn_extras._training_step import Timeline
 from keras_dnn_extras.learning_rates.curves import Curve
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
 from keras_dnn_extras.learning_rates.schedules import OneCycle
@@ -101,29 +101,29 @@ class OneCycleScheduler(LearningRateCallback):
         )
 
     def get_config(self) -> dict[str, Any]:
-        schedule = self._schedule(1).get_config()
-        schedule.pop("name")
-        own = config_of(self, "total_steps", "cycle_momentum", "base_momentum", "max_momentum")
-        return {**super().get_config(), **schedule, **own}
+        of_schedule = self._schedule(1).get_config()
+        of_schedule.pop("name")
+        names = ("total_steps", "cycle_momentum", "base_momentum", "max_momentum")
+        return {**super().get_config(), **of_schedule, **config_of(self, *names)}
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         return "`total_steps`" if self.total_steps is None else None
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         schedule = self._schedule(self.total_steps or fit.total or 1)
-        found = {"learning_rate": schedule.curve}
+        curves = {"learning_rate": schedule.curve}
         if self.cycle_momentum:
-            found["momentum"] = schedule.cycle(self.max_momentum, self.base_momentum, self.max_momentum)
-        return found
+            curves["momentum"] = schedule.cycle(self.max_momentum, self.base_momentum, self.max_momentum)
+        return curves
 
-    def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
+    def _scheduled_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
         if not self.cycle_momentum or recovers_weights_by_momentum(optimizer):
             return []
         return momentum_names(optimizer)
 
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
+    def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
-        if self.cycle_momentum is True and not self.driven_momenta(optimizer):
+        if self.cycle_momentum is True and not self._scheduled_momenta(optimizer):
             reason = (
                 "recovers the weights by its `beta_1`, which must not change"
                 if recovers_weights_by_momentum(optimizer)
@@ -134,7 +134,7 @@ class OneCycleScheduler(LearningRateCallback):
                 f"{reason}. Compile the model with `SGD(momentum=0.9)`, Adam or the like, or use "
                 f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
-        super().set_up(others)
+        super()._set_up(callbacks)
 
 
 def _check_cycled_momentum(cycle: OneCycleScheduler) -> None:

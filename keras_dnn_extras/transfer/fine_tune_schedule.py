@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._models import momentum_names, recovers_weights_by_momentum, weights_of
-from keras_dnn_extras._training_step import StepState
+from keras_dnn_extras._training_step import LearningRateMultipliers, Timeline, TrainingStep
 from keras_dnn_extras.learning_rates import Curve, FitToCome, LearningRateCallback, OneCycle
 
 _MOMENTA = 0.95, 0.85  # at the ends of a cycle and in its middle, as in `OneCycleScheduler`
@@ -33,13 +33,13 @@ class FineTuneSchedule(LearningRateCallback):
         self.rates, self.shares = rates, shares
 
     @property
-    def told_as(self) -> str:
+    def _display_name(self) -> str:
         return "fine_tune"
 
-    def needs_length(self) -> str | None:
+    def _instead_of_length(self) -> str | None:
         return "data of a known length"
 
-    def curves_for(self, fit: StepState | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
+    def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         total = fit.total or 1
         first = int(np.sum(fit.epoch_at(np.arange(total)) < self.frozen_epochs))
         cycles = [
@@ -52,13 +52,13 @@ class FineTuneSchedule(LearningRateCallback):
             "momentum": _in_turn(momenta[0], momenta[1], first),
         }
 
-    def driven_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
+    def _scheduled_momenta(self, optimizer: keras.optimizers.Optimizer) -> list[str]:
         return [] if recovers_weights_by_momentum(optimizer) else momentum_names(optimizer)
 
-    def take_part(self, step_state: StepState) -> None:
-        super().take_part(step_state)
+    def _join_step(self, step: TrainingStep) -> None:
+        super()._join_step(step)
         for layer, share in self.shares:
-            step_state.share_rate(weights_of(layer), share)
+            step.part(LearningRateMultipliers).multiply(weights_of(layer), share)
 
 
 def _in_turn(before: Curve, after: Curve, first: int) -> Curve:

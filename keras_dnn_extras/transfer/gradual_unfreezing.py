@@ -26,7 +26,7 @@ from keras_dnn_extras._models import (
     unscaled,
     variables_if_built,
 )
-from keras_dnn_extras._training_step import StepCallback, StepState
+from keras_dnn_extras._training_step import LearningRateMultipliers, StepCallback, TrainingStep
 from keras_dnn_extras.transfer.backups import Backup, restore
 from keras_dnn_extras.transfer.interruptions import forget_frozen, freeze_again, remember_frozen
 
@@ -140,12 +140,12 @@ class GradualUnfreezing(StepCallback):
                 restore(self._to_restore, self.model.optimizer, logs)
         self._to_restore = []
 
-    def set_up(self, others: list[keras.callbacks.Callback]) -> None:
-        for other in others:
+    def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
+        for other in callbacks:
             if isinstance(other, GradualUnfreezing):
                 raise ValueError(
                     "There are two `GradualUnfreezing`. Put all epochs into the plan of one. "
-                    f"Received: callbacks={[self, *others]}"
+                    f"Received: callbacks={[self, *callbacks]}"
                 )
         self._left = [
             _Stage(epoch, to_unfreeze(self.model, layers, self.batch_norm, name=f"plan[{epoch}]"))
@@ -154,8 +154,8 @@ class GradualUnfreezing(StepCallback):
         self.unfrozen = {}
         self._starts: dict[int, int] = {}
         self._started = False
-        backup = Backup.latest(others)
-        self._to_restore = others if backup else []
+        backup = Backup.latest(callbacks)
+        self._to_restore = callbacks if backup else []
         if self.model.built:
             with strategy_scope(self.model):
                 check_rebuildable(self.model.optimizer, self.model.trainable_variables)
@@ -217,11 +217,11 @@ class GradualUnfreezing(StepCallback):
         finally:
             put_back(before)
 
-    def take_part(self, step_state: StepState) -> None:
+    def _join_step(self, step: TrainingStep) -> None:
         stages = list(self._left)
-        step_state.will_train(lambda: [variable for stage in stages for variable in stage.weights])
+        step.expect_weights(lambda: [variable for stage in stages for variable in stage.weights])
         if self._restored or self._known() - set(map(id, self.model.trainable_variables)):
-            step_state.follow_trainable({})
+            step.rebuild()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
@@ -256,13 +256,14 @@ class GradualUnfreezing(StepCallback):
         for stage in stages:
             set_trainable(self.model, stage.layers, True)
             resumed = stage.epoch < epoch or stage.epoch in self._in_backup
-            begin = self.step_state.batches_until(stage.epoch, epoch) if resumed else 0
+            begin = self._step.timeline.batches_until(stage.epoch, epoch) if resumed else 0
             now = seen_batches(unscaled(self.model.optimizer))
             for key in map(id, stage.weights):
                 if key not in self._starts:  # of an earlier stage
                     in_state = key in (known if resumed else self._trained)
                     self._starts[key] = begin if in_state else now
-        self.step_state.follow_trainable(self._starts)
+        self._step.part(LearningRateMultipliers).starts = self._starts
+        self._step.rebuild()
 
     def _record(self, stages: list[_Stage]) -> None:
         for stage in stages:

@@ -11,10 +11,14 @@ import pytest
 import truth
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._keras_internals import patching
+from keras_dnn_extras._backends import depending_on
+from keras_dnn_extras._keras_internals import patching, wrapped_methods
 from keras_dnn_extras._models.optimizer_state import rebuild
-from keras_dnn_extras._training_step.step import StepState
+from keras_dnn_extras._training_step.gradient_probe import GradientProbe
+from keras_dnn_extras._training_step.hyperparameters import ScheduledHyperparameters
+from keras_dnn_extras._training_step.step import TrainingStep
 from keras_dnn_extras._training_step.step_callback import StepCallback
+from keras_dnn_extras._training_step.step_part import StepPart, step_variable
 from keras_dnn_extras._training_step.timeline import Clock
 
 BACKEND = keras.backend.backend()
@@ -160,7 +164,7 @@ def test_the_fit_after_an_exception_is_as_if_there_had_been_none(with_callback):
         fit(model, [one_cycle()] if with_callback else [])
     assert_equal_states(interrupted, other)
     if with_callback:
-        assert not isinstance(interrupted.train_function, StepState)
+        assert not isinstance(interrupted.train_function, TrainingStep)
 
 
 def test_a_compiled_step_of_an_earlier_fit_that_is_still_alive_is_not_taken_for_this_ones():
@@ -450,11 +454,11 @@ class Norms(StepCallback):
         super().__init__()
         self.arguments, self.found = arguments, []
 
-    def take_part(self, step_state):
-        step_state.measure_gradients(self, **self.arguments)
+    def _join_step(self, step):
+        step.part(GradientProbe).record_for(self, **self.arguments)
 
-    def update_logs(self, epoch, logs):
-        self.found.append(self.step_state.measured(self))
+    def _update_logs(self, epoch, logs):
+        self.found.append(self._step.part(GradientProbe).measurements(self))
 
     def __getitem__(self, name):
         return np.concatenate([getattr(measured, name) for measured in self.found])
@@ -470,7 +474,7 @@ if BACKEND == "torch":
 @pytest.mark.parametrize("accumulation", [None, 2])
 @pytest.mark.parametrize("mode", STEPS)
 def test_measurements_come_out_once_per_update(mode, accumulation, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", most_rows)
     optimizer = keras.optimizers.SGD(
         0.1, momentum=0.9, clipnorm=0.5, gradient_accumulation_steps=accumulation
     )
@@ -503,11 +507,65 @@ def test_callbacks_that_share_an_optimizer_do_not_disturb_each_other(cycle_first
 
 def test_one_hyperparameter_cannot_be_driven_twice():
     class Driver(StepCallback):
-        def take_part(self, step_state):
-            step_state.drive("beta_1", lambda i: 0.5 + 0 * i, lambda name: None)
+        def _join_step(self, step):
+            step.part(ScheduledHyperparameters).add("beta_1", lambda i: 0.5 + 0 * i, lambda name: None)
 
     with pytest.raises(ValueError, match="`beta_1` is driven by another callback"):
         fit(make_model(), [Driver(), Driver()])
+
+
+class Batches(StepPart):
+    """A part that a file of its own could add: it counts the updates in the step."""
+
+    def __init__(self, *context):
+        super().__init__(*context)
+        self.count, self.uploads, self.read = None, [], []
+
+    @property
+    def variables(self):
+        return [] if self.count is None else [self.count]
+
+    def upload(self, updates):
+        self.uploads.append(updates.tolist())
+        if self.count is None:
+            self.count = step_variable(self._model, (), "int32")
+
+    def download(self):
+        if self.count is not None:
+            self.read.append(int(keras.ops.convert_to_numpy(self.count)))
+
+    def in_place(self):
+        def counting(apply):
+            def apply_and_count(gradients, variables):
+                with depending_on(gradients):
+                    self.count.assign(self.count.value + 1)
+                return apply(gradients, variables)
+
+            return apply_and_count
+
+        return wrapped_methods(self._optimizer, apply_gradients=counting)
+
+
+@pytest.mark.parametrize("mode", STEPS)
+def test_a_new_part_needs_no_other_line_in_the_step(mode, monkeypatch):
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
+
+    class Counter(StepCallback):
+        def _join_step(self, step):
+            self.part = step.part(Batches)
+
+    counter, same = Counter(), Counter()
+    model = truth.linear_model(keras.optimizers.SGD(0.1), **STEPS[mode])
+    fit(model, [counter, one_cycle(), same])
+    assert same.part is counter.part
+    part = counter.part
+    assert part.read[-1] == EPOCHS * BATCHES
+    assert part.read == sorted(part.read)
+    # Each upload is in time: it begins before the rows of the one before are over.
+    firsts = [updates[0] for updates in part.uploads]
+    assert firsts[0] == 0
+    assert max(np.diff([*firsts, EPOCHS * BATCHES])) <= 5
+    assert all(updates == list(range(updates[0], updates[0] + 5)) for updates in part.uploads)
 
 
 # -- refusals ------------------------------------------------------------------------------------------
@@ -602,4 +660,4 @@ def test_the_model_has_its_own_train_function_again():
     before = model.train_function
     fit(model, [one_cycle()])
     assert model.train_function is before
-    assert not isinstance(model.train_function, StepState)
+    assert not isinstance(model.train_function, TrainingStep)

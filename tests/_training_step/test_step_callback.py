@@ -127,7 +127,7 @@ def test_a_step_may_apply_several_updates(eagerly):
 
 @pytest.mark.parametrize("rows", [5, 4096])
 def test_train_on_batch_between_the_steps_moves_the_clock_and_nothing_else(rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", rows)
     batch = truth.data(1)
     model = truth.linear_model(SGD())
     total = 2 * EPOCHS * BATCHES
@@ -350,7 +350,7 @@ def test_after_an_exception_nothing_keeps_the_data_alive():
 
 @pytest.mark.parametrize("batches", [1, BATCHES])
 def test_more_updates_in_a_step_than_the_table_has_are_refused(batches, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 1)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 1)
     model = TwoUpdates([keras.Input((truth.FEATURES,)), truth.dense()])
     model.compile(SGD(), loss=truth.MeanOutput())
     with pytest.raises(RuntimeError, match=r"2 updates were applied where at most 1.*Received: model="):
@@ -437,7 +437,7 @@ def test_a_single_write_in_the_middle_of_an_epoch_is_refused_when_it_ends(batche
 
 
 def test_a_writer_is_refused_in_mid_epoch_where_values_are_exchanged(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 3)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 3)
     calls = []
     count_and_write = hook(
         on_train_batch_begin=lambda model: calls.append(1) or WRITES["learning rate"](model)

@@ -15,9 +15,9 @@ import truth
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras._models.layer_paths import layers_by_path, owners
-from keras_dnn_extras._training_step.ring_buffer import Ring
-from keras_dnn_extras._training_step.step import StepState
-from keras_dnn_extras.gradients.anomalies import IN_A_ROW, Verdict
+from keras_dnn_extras._training_step.gradient_probe import GradientProbe
+from keras_dnn_extras._training_step.ring_buffer import RingBuffer
+from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
 
 BACKEND = keras.backend.backend()
 EPS = float(np.finfo("float32").eps)
@@ -293,7 +293,7 @@ def _bfloat16():
 
 @pytest.mark.usefixtures("_bfloat16")
 def test_floatx_may_be_bfloat16(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._NUMBERS", 30)  # the ring goes round
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._NUMBERS", 30)  # the ring goes round
     x, y = truth.data(23)
     model, monitor = linear_in("bfloat16", SGD(0.0625)), kdx.GradientNormMonitor(update_ratios=True)
     model.layers[0].kernel.trainable = False  # not all variables have a column
@@ -305,7 +305,7 @@ def test_floatx_may_be_bfloat16(monkeypatch):
 
 @pytest.mark.parametrize("first", [2**24 - 3, 3 * 2**24 - 1])
 def test_updates_have_numbers_beyond_those_of_float32(first):
-    ring = Ring([2], 8, first, lambda s, d: keras.Variable(np.zeros(s), dtype=d, trainable=False))
+    ring = RingBuffer([2], 8, first, lambda s, d: keras.Variable(np.zeros(s), dtype=d, trainable=False))
     updates = []
     for i in range(20):
         if i % 4 == 0:
@@ -710,8 +710,8 @@ def test_values_reach_the_logs_as_often_as_asked(update_freq, every):
 
 def test_at_epoch_the_device_is_asked_once_an_epoch_and_keras_waits_for_no_step(monkeypatch):
     reads = []
-    read = StepState._download
-    monkeypatch.setattr(StepState, "_download", lambda self: (reads.append(1), read(self)))
+    read = GradientProbe.download
+    monkeypatch.setattr(GradientProbe, "download", lambda self: (reads.append(1), read(self)))
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor()
     fit(model, *truth.data(50), monitor)
     assert len(reads) == 2 * EPOCHS  # when an epoch begins and when it ends
@@ -721,7 +721,7 @@ def test_at_epoch_the_device_is_asked_once_an_epoch_and_keras_waits_for_no_step(
 
 @pytest.mark.parametrize("update_freq", ["epoch", 4])
 def test_a_fit_may_be_longer_than_the_ring(update_freq, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._NUMBERS", 30)  # 5 rows of 6 numbers
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._NUMBERS", 30)  # 5 rows of 6 numbers
     x, y = truth.data(23)
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor(update_freq)
     fit(model, x, y, monitor)
@@ -1001,8 +1001,8 @@ def test_a_fit_of_few_updates_is_judged_at_its_end(updates):
 
 def judged(norms, **thresholds):
     norms = np.array(norms, float)
-    verdict = Verdict(norms.shape[1], **{"vanishing": 1e-7, "exploding": 1e3} | thresholds)
-    return verdict.judge(np.arange(len(norms)), norms, np.sqrt(np.sum(norms**2, axis=1)))
+    detector = AnomalyDetector(norms.shape[1], **{"vanishing": 1e-7, "exploding": 1e3} | thresholds)
+    return detector.detect(np.arange(len(norms)), norms, np.sqrt(np.sum(norms**2, axis=1)))
 
 
 def test_small_gradients_vanish_only_after_some_updates_in_a_row():
@@ -1025,49 +1025,52 @@ def test_what_is_not_finite_does_not_explode():
 
 
 def test_each_layer_is_judged_once_for_each_kind():
-    verdict = Verdict(2, 1e-7, 1e3)
+    detector = AnomalyDetector(2, 1e-7, 1e3)
     first, second = np.array([[2e3, 1.0]]), np.array([[2e3, 2e3]])
-    assert verdict.judge(np.array([0]), first, first[:, 0])["exploding"].layers.tolist() == [True, False]
-    assert verdict.judge(np.array([1]), second, second[:, 0])["exploding"].layers.tolist() == [False, True]
-    assert verdict.judge(np.array([2]), second, second[:, 0]) == {}
+    assert detector.detect(np.array([0]), first, first[:, 0])["exploding"].layers.tolist() == [True, False]
+    assert detector.detect(np.array([1]), second, second[:, 0])["exploding"].layers.tolist() == [
+        False,
+        True,
+    ]
+    assert detector.detect(np.array([2]), second, second[:, 0]) == {}
 
 
 def test_a_run_of_small_gradients_ends_with_a_block_without_any():
-    verdict = Verdict(2, 1e-7, 1e3)
+    detector = AnomalyDetector(2, 1e-7, 1e3)
     small, large = np.array([[1e-9, 1.0]] * (IN_A_ROW - 1)), np.array([[0.5e-7, 1.0], [1e-3, 1.0]])
     for first, norms in ((0, small), (9, large[1:]), (10, small)):
-        assert verdict.judge(np.arange(first, first + len(norms)), norms, norms[:, 1]) == {}
-    found = verdict.judge(np.array([19]), small[:1], small[:1, 1])["vanishing"]
+        assert detector.detect(np.arange(first, first + len(norms)), norms, norms[:, 1]) == {}
+    found = detector.detect(np.array([19]), small[:1], small[:1, 1])["vanishing"]
     assert (found.update, found.layers.tolist()) == (10, [True, False])
-    assert verdict.vanished_throughout() is None
+    assert detector.vanished_throughout() is None
 
 
 def test_gradients_that_are_not_finite_are_told_once_for_all_layers():
-    verdict = Verdict(3, 1e-7, 1e3)
+    detector = AnomalyDetector(3, 1e-7, 1e3)
     first, later = np.array([[1.0, 1.0, math.nan]]), np.array([[math.nan, math.inf, math.nan]])
-    assert verdict.judge(np.array([0]), first, first[:, 0])["non-finite"].layers.tolist() == [
+    assert detector.detect(np.array([0]), first, first[:, 0])["non-finite"].layers.tolist() == [
         False,
         False,
         True,
     ]
-    assert verdict.judge(np.array([1]), later, later[:, 0]) == {}
+    assert detector.detect(np.array([1]), later, later[:, 0]) == {}
 
 
 def test_an_update_that_does_not_measure_a_layer_neither_ends_its_run_nor_counts():
-    verdict = Verdict(3, 1e-7, 1e3)
+    detector = AnomalyDetector(3, 1e-7, 1e3)
     norms = np.array([[1e-9, 1.0, math.nan], [math.inf, 1.0, math.nan]] * (IN_A_ROW - 1))
     measured = np.array([[True, True, False], [False, True, False]] * (IN_A_ROW - 1))
     totals = np.ones(len(norms))
-    assert verdict.judge(np.arange(18), norms, totals, measured) == {}
-    throughout = verdict.vanished_throughout()
+    assert detector.detect(np.arange(18), norms, totals, measured) == {}
+    throughout = detector.vanished_throughout()
     assert (throughout.update, throughout.layers.tolist(), throughout.measured) == (
         0,
         [True, False, False],
         2,
     )
-    found = verdict.judge(np.array([18]), norms[:1], totals[:1], measured[:1])["vanishing"]
+    found = detector.detect(np.array([18]), norms[:1], totals[:1], measured[:1])["vanishing"]
     assert (found.update, found.layers.tolist(), found.measured) == (0, [True, False, False], 2)
-    assert verdict.vanished_throughout() is None  # told already
+    assert detector.vanished_throughout() is None  # told already
 
 
 # -- the picture -----------------------------------------------------------------------------------------

@@ -139,11 +139,43 @@ def test_updates_that_loss_scaling_skips_do_not_count_and_do_not_shift_epochs(ki
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_may_be_longer_than_the_table(kind, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 3)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 3)
     callback = KINDS[kind][0]()
     model = truth.linear_model(sgd())
     fit(model, [callback])
     assert_updates_had(rates_of(kind), model, callback)
+
+
+@pytest.mark.parametrize("rows", [3, 4096])
+def test_history_has_what_the_updates_had_and_is_not_computed_once_more(rows, monkeypatch):
+    class Random(kdx.ExponentialLR):
+        def _curves_for(self, fit, initial):
+            rng = np.random.default_rng(0)  # another value in each call
+            return {"learning_rate": lambda i: rng.uniform(0.01, 0.1, np.shape(i))}
+
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", rows)
+    model, callback = truth.linear_model(sgd()), Random(0.9)
+    logs = fit(model, [callback]).history["learning_rate"]
+    rates = callback.history["learning_rate"]
+    assert len(set(rates)) == TOTAL
+    assert logs == rates[BATCHES - 1 :: BATCHES]
+    assert_updates_had(rates, model, callback)
+
+
+@pytest.mark.parametrize("rows", [3, 4096])
+def test_history_goes_back_with_an_optimizer_that_is_restored_in_mid_epoch(rows, tmp_path, monkeypatch):
+    class Restore(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                self.model.save_weights(tmp_path / "model.weights.h5")
+            if batch == 6:
+                self.model.load_weights(tmp_path / "model.weights.h5")
+
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", rows)
+    callback = kdx.ExponentialLR(0.9)
+    fit(truth.linear_model(sgd()), [callback, Restore()], epochs=1)
+    expected = 0.05 * 0.9 ** np.arange(3 + BATCHES - 7)
+    np.testing.assert_allclose(callback.history["learning_rate"], expected, rtol=1e-12)
 
 
 # -- the formulas ---------------------------------------------------------------------------------------
@@ -202,7 +234,7 @@ REFERENCES = {
 def test_the_rates_are_those_of_the_schedule_of_keras(case):
     callback, reference = REFERENCES[case]
     # Without a fit: that what is to come is what a fit does, is tested below, with the plots.
-    rates = callback.curves_for(FitToCome(TOTAL, BATCHES), lambda: 0.05)["learning_rate"](np.arange(TOTAL))
+    rates = callback._curves_for(FitToCome(TOTAL, BATCHES), lambda: 0.05)["learning_rate"](np.arange(TOTAL))
     # Keras computes in float32: exponents to 20 powers of 2, and a few roundings more.
     np.testing.assert_allclose(rates, reference(), rtol=(20 + 4) * EPS)
 
@@ -405,7 +437,7 @@ def plain_sgd(**arguments):
 
 @pytest.mark.parametrize(("mode", "most_rows"), [*((mode, 4) for mode in HERE), ("default", 4096)])
 def test_the_losses_are_those_of_each_batch_itself(mode, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", most_rows)
     callback = range_test()
     fit(truth.linear_model(plain_sgd(), **MODES[mode]), [callback])
     assert_losses(callback, batch_losses(RISING))
@@ -414,7 +446,7 @@ def test_the_losses_are_those_of_each_batch_itself(mode, most_rows, monkeypatch)
 
 @pytest.mark.parametrize(("accumulation", "most_rows"), [(2, 4), (3, 4), (3, 4096)])
 def test_each_batch_of_an_update_has_its_loss(accumulation, most_rows, monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", most_rows)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", most_rows)
     callback = range_test()
     fit(truth.linear_model(plain_sgd(gradient_accumulation_steps=accumulation)), [callback])
     assert_losses(callback, batch_losses(RISING, accumulation=accumulation))

@@ -124,7 +124,7 @@ def test_one_cycle_equals_torch_at_every_update(three_phase, anneal, warmup_frac
             div_factor=10.0,
             final_div_factor=100.0,
         )
-        rates, momenta = (curve(np.arange(total)) for curve in callback.curves_for(None, None).values())
+        rates, momenta = (curve(np.arange(total)) for curve in callback._curves_for(None, None).values())
         schedule = kdx.OneCycle(**{n: getattr(callback, n) for n in reference_arguments()})
         for i in range(total):
             group = optimizer.param_groups[0]
@@ -443,7 +443,7 @@ def test_the_data_may_be_of_unknown_length():
 
 
 def test_an_epoch_may_be_longer_than_the_table(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 5)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
     for mode in HERE:
         callback = cycle()
         model = truth.linear_model(OPTIMIZERS["SGD"](), **MODES[mode])

@@ -182,7 +182,7 @@ def test_a_test_without_any_update_ends():
 
 
 def test_a_test_may_be_longer_than_the_table(monkeypatch):
-    monkeypatch.setattr("keras_dnn_extras._training_step.step._ROWS", 5)
+    monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
     x, y = truth.data(1)
     model = truth.linear_model(keras.optimizers.SGD())
     found = search(model, x, y, steps=12, min_learning_rate=1e-3, max_learning_rate=0.1)

@@ -123,7 +123,7 @@ def unregularized():
 )
 def test_layer_decay_equals_an_optimizer_for_each_layer_with_its_share_of_the_rate(make, monkeypatch):
     # Momenta that stay: an optimizer of its own has no cycle.
-    monkeypatch.setattr(FineTuneSchedule, "driven_momenta", lambda *_: [])
+    monkeypatch.setattr(FineTuneSchedule, "_scheduled_momenta", lambda *_: [])
     model = compiled(unregularized, make())
     tune(model, layer_decay=0.5, learning_rate_divisor=2.0)
     rates = np.concatenate([kdx.OneCycle(peak, 8).curve(np.arange(8)) for peak in (0.1, 0.05)])
@@ -134,7 +134,7 @@ def test_layer_decay_equals_an_optimizer_for_each_layer_with_its_share_of_the_ra
 
 def test_each_share_of_the_rate_corrects_nadam_once_an_update(monkeypatch):
     # Nadam multiplies one product for all weights: the layers of another share must not count it again.
-    monkeypatch.setattr(FineTuneSchedule, "driven_momenta", lambda *_: [])
+    monkeypatch.setattr(FineTuneSchedule, "_scheduled_momenta", lambda *_: [])
     model = compiled(unregularized, keras.optimizers.Nadam(0.1))
     tune(model, epochs=1, frozen_epochs=0, layer_decay=0.5, learning_rate_divisor=1.0)
     rates = kdx.OneCycle(0.1, 4).curve(np.arange(4))

@@ -1,0 +1,161 @@
+"""What a learning-rate range test finds: rates, losses, and which rate to train with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
+from keras_dnn_extras._plotting import axes
+from keras_dnn_extras.learning_rates import suggestions
+from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
+
+
+@keras.saving.register_keras_serializable(package=PACKAGE)
+@dataclass(frozen=True, eq=False)
+class LearningRateSearch:
+    """What a learning-rate range test has found: rates, losses, and which rate to take.
+
+    `find_learning_rate` returns one. It can be made from any rates and losses, such as those that the
+    callback `ExponentialLR` has recorded.
+
+    Args:
+        learning_rates: floats > 0, increasing.
+        losses: as many floats, the loss of the batch that the update at each rate was computed from.
+        divergence_factor: float > 1. A smoothed loss that is so many times the least one is divergence.
+        steps: int or None, how many losses there would be if the test had not ended earlier.
+
+    Attributes:
+        smoothed_losses: array, the losses' running mean that forgets 10% a step, without a bias at the
+            beginning.
+        suggestions: dict of floats, or None where the loss does not tell. `"valley"`: the middle of the
+            longest descent. `"slide"`: the left end of a window that slides down from the right until its
+            ends are alike steep. `"steep"`: where the loss falls fastest. `"minimum"`: a tenth of the
+            rate of the least loss.
+        suggestion: float or None, the valley's: a rate to train with, or the peak of 1cycle.
+        reason: str, a sentence or two about why it is this one, or none.
+
+    Raises:
+        ValueError: the rates do not increase, or there are not as many losses.
+        TypeError: a value is of the wrong type.
+
+    Example:
+
+    >>> rates = np.geomspace(1e-4, 1, 50)
+    >>> losses = 1 / (1 + 100 * rates) + rates**4
+    >>> search = LearningRateSearch(rates, losses)
+    >>> 0.01 < search.suggestion < 1
+    True
+    >>> LearningRateSearch(rates, np.ones(50)).suggestion is None
+    True
+
+    Reference:
+        Smith, Cyclical Learning Rates for Training Neural Networks, 2017
+        (https://arxiv.org/abs/1506.01186). The suggestions are those of fastai's `lr_find`.
+    """
+
+    learning_rates: Any
+    losses: Any
+    divergence_factor: float = 4.0
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rates", "losses"):
+            object.__setattr__(self, name, _vector(name, getattr(self, name)))
+        rates = self.learning_rates
+        if len(rates) != len(self.losses):
+            raise ValueError(
+                "Expected as many `losses` as `learning_rates`. "
+                f"Received: {counted(len(self.losses), 'loss')}, {counted(len(rates), 'learning rate')}"
+            )
+        if not np.all(np.diff(rates, prepend=0) > 0) or not np.all(np.isfinite(rates)):
+            raise ValueError(
+                "Expected `learning_rates` to be positive and to increase. "
+                f"Received: learning_rates={rates}"
+            )
+        check_divergence_factor(self.divergence_factor)
+        if self.steps is not None:
+            check_positive("steps", self.steps, Integral)
+
+    @cached_property
+    def smoothed_losses(self) -> np.ndarray:
+        return suggestions.smoothed(self.losses)
+
+    @cached_property
+    def _suggested(self) -> tuple[dict[str, float | None], str]:
+        return suggestions.suggest(self.learning_rates, self.losses, self.divergence_factor)
+
+    @property
+    def suggestions(self) -> dict[str, float | None]:
+        return dict(self._suggested[0])
+
+    @property
+    def suggestion(self) -> float | None:
+        return self._suggested[0]["valley"]
+
+    @property
+    def reason(self) -> str:
+        reason, count = self._suggested[1], len(self.losses)
+        if self.steps is None or count >= self.steps:
+            return reason
+        if count and suggestions.diverges(self.smoothed_losses, self.divergence_factor):
+            return reason
+        return reason + (
+            f" The test ended after {count} of {counted(self.steps, 'step')}: there was no more data, or "
+            "loss scaling skipped all updates."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "LearningRateSearch":
+        return cls(**config)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the losses over the learning rates, smoothed and not, and mark the suggestions.
+
+        Args:
+            ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+
+        Returns:
+            The `Axes`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        ax = axes(ax)
+        ax.plot(self.learning_rates, self.losses, color="C7", linewidth=0.8, alpha=0.6, label="loss")
+        ax.plot(self.learning_rates, self.smoothed_losses, color="C0", label="smoothed")
+        ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
+        marked = {name: rate for name, rate in self.suggestions.items() if rate is not None}
+        for i, (name, rate) in enumerate(marked.items(), start=1):
+            height = np.interp(np.log(rate), np.log(self.learning_rates), self.smoothed_losses)
+            marker = {"zorder": 3, "markersize": 10 if name == "valley" else 6}
+            ax.plot(rate, height, "o", color=f"C{i}", label=f"{name}: {rate:.2g}", **marker)
+        _limit(ax, self.losses, self.smoothed_losses)
+        ax.legend()
+        return ax
+
+
+def _vector(name: str, values: Any) -> np.ndarray:
+    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
+        raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
+    vector = real_array(name, values)
+    if vector.ndim != 1:
+        raise ValueError(f"Expected `{name}` to have one dimension. Received: {name}={values!r}")
+    return vector.copy()
+
+
+def _limit(ax: Any, losses: np.ndarray, means: np.ndarray) -> None:
+    """Leave divergence out of the picture, which would make a line of all the rest."""
+    finite = np.flatnonzero(np.isfinite(means))
+    if len(finite):
+        means = means[finite]
+        low, high = losses[: np.argmin(means) + 1].min(), max(means[0], np.median(means))
+        margin = 0.3 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
