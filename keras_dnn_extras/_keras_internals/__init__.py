@@ -1,5 +1,16 @@
 """The only place that touches what is private in Keras."""
 
+from keras_dnn_extras._keras_internals.backup_files import metadata_file, weights_file
+from keras_dnn_extras._keras_internals.compile_state import (
+    attributes_of_fit,
+    compiled_loss,
+    loss_of_step,
+    replace_optimizer,
+    set_trainable_at_compile,
+    train_without_metrics,
+    trainable_at_compile,
+)
+from keras_dnn_extras._keras_internals.connections import connections, node_of, nodes_within
 from keras_dnn_extras._keras_internals.fit_frames import (
     callbacks_of_fit,
     loop_of_fit,
@@ -7,8 +18,30 @@ from keras_dnn_extras._keras_internals.fit_frames import (
     refuse_in_fit,
 )
 from keras_dnn_extras._keras_internals.functional import functional_of
-from keras_dnn_extras._keras_internals.layer_tree import is_built
+from keras_dnn_extras._keras_internals.global_state import global_seed_generator, set_global_seed_generator
+from keras_dnn_extras._keras_internals.layer_names import is_automatic_name
+from keras_dnn_extras._keras_internals.layer_tree import flat_layers, has_inner_layers, is_built
+from keras_dnn_extras._keras_internals.layer_variables import (
+    add_shared_weight,
+    remove_weight,
+    weights_adapted_by_lora,
+    weights_of_layer_alone,
+    without_inner_layers,
+)
 from keras_dnn_extras._keras_internals.optimizer_hooks import check_internals
+from keras_dnn_extras._keras_internals.optimizer_variables import (
+    attributes_of_optimizer,
+    batch_counter,
+    config_without_learning_rate,
+    exclusions,
+    learning_rate_or_schedule,
+    moving_averages,
+    scalar_variables,
+    slots,
+    unbuild,
+    variables_of_optimizer,
+    weights_of_optimizer,
+)
 from keras_dnn_extras._keras_internals.patching import replaced
 from keras_dnn_extras._keras_internals.shared_objects import (
     is_loading,
@@ -16,18 +49,54 @@ from keras_dnn_extras._keras_internals.shared_objects import (
     mark_shared,
     shared_object,
 )
+from keras_dnn_extras._keras_internals.symbolic_calls import output_spec, takes_training
 
 __all__ = [
+    "add_shared_weight",
+    "attributes_of_fit",
+    "attributes_of_optimizer",
+    "batch_counter",
     "callbacks_of_fit",
     "check_internals",
+    "compiled_loss",
+    "config_without_learning_rate",
+    "connections",
+    "exclusions",
+    "flat_layers",
     "functional_of",
+    "global_seed_generator",
+    "has_inner_layers",
+    "is_automatic_name",
     "is_built",
     "is_loading",
     "layers_in_call",
+    "learning_rate_or_schedule",
     "loop_of_fit",
     "loop_of_step",
+    "loss_of_step",
     "mark_shared",
+    "metadata_file",
+    "moving_averages",
+    "node_of",
+    "nodes_within",
+    "output_spec",
     "refuse_in_fit",
+    "remove_weight",
+    "replace_optimizer",
     "replaced",
+    "scalar_variables",
+    "set_global_seed_generator",
+    "set_trainable_at_compile",
     "shared_object",
+    "slots",
+    "takes_training",
+    "train_without_metrics",
+    "trainable_at_compile",
+    "unbuild",
+    "variables_of_optimizer",
+    "weights_adapted_by_lora",
+    "weights_file",
+    "weights_of_layer_alone",
+    "weights_of_optimizer",
+    "without_inner_layers",
 ]

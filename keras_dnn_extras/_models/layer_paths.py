@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._keras_internals import flat_layers
 
 _KINDS = _LAYER, _MODEL, _INNER = "layer", "nested model", "inner layer"
 
@@ -97,17 +98,17 @@ def _meant(
         if not found:
             raise ValueError(
                 f"The pattern {item.pattern!r} is in none of the names of the layers. "
-                f"{near(item.pattern, by_path)} Received: {name}={item!r}"
+                f"{similar_names(item.pattern, by_path)} Received: {name}={item!r}"
             )
         return found
     if isinstance(item, slice) or (isinstance(item, Integral) and not isinstance(item, bool)):
         return _by_index(model, item, name)
     if isinstance(item, keras.layers.Layer):
-        if any(item is layer for layer in (model, *model._flatten_layers())):
+        if any(item is layer for layer in (model, *flat_layers(model))):
             return [item]
         raise ValueError(
             f"The layer {item.name!r} is none of the model's: it may be that of the model that this one "
-            f"was copied from. {near(item.name, by_path)} Received: {name}={item!r}"
+            f"was copied from. {similar_names(item.name, by_path)} Received: {name}={item!r}"
         )
     raise TypeError(
         f"Expected `{name}` to be None, a name, an int, a slice, a layer, a compiled regular expression, "
@@ -127,7 +128,8 @@ def _path_meant(by_path: dict[str, keras.layers.Layer], item: str, name: str) ->
         )
     if not meant:
         raise ValueError(
-            f"The model has no layer of the name {item!r}. {near(item, by_path)} Received: {name}={item!r}"
+            f"The model has no layer of the name {item!r}. {similar_names(item, by_path)} "
+            f"Received: {name}={item!r}"
         )
     return meant[0]
 
@@ -170,7 +172,7 @@ def _check_slice(index: slice, name: str) -> None:
         )
 
 
-def near(name: str, paths: Any) -> str:
+def similar_names(name: str, paths: Any) -> str:
     """Return a sentence that tells which of `paths` are like `name`, or else some of them."""
     inner = [path for path in paths if path.rsplit("/", 1)[-1] == name.rsplit("/", 1)[-1]]
     like = inner or difflib.get_close_matches(name, paths, n=5, cutoff=0.5)
@@ -197,7 +199,7 @@ def _walk(model: keras.Model, prefix: str) -> Iterator[tuple[str, keras.layers.L
 
 def _walk_inner(layer: keras.layers.Layer, prefix: str) -> Iterator[tuple[str, keras.layers.Layer, str]]:
     is_model = isinstance(layer, keras.Model)
-    inside = layer.layers if is_model else layer._flatten_layers(include_self=False, recursive=False)
+    inside = layer.layers if is_model else flat_layers(layer, include_self=False, recursive=False)
     for inner in inside:
         yield prefix + inner.name, inner, _INNER
         yield from _walk_inner(inner, f"{prefix}{inner.name}/")

@@ -8,8 +8,7 @@ import keras
 from keras import ops
 
 from keras_dnn_extras._backends import value_of
-from keras_dnn_extras._keras_internals import replaced
-from keras_dnn_extras._models import scalars
+from keras_dnn_extras._keras_internals import replaced, scalar_variables
 
 
 class Pacing:
@@ -61,7 +60,7 @@ class Pacing:
 
     def _paced_together(self, update_step: Callable) -> Callable:
         def update(gradients: list, weights: list, learning_rate: Any) -> None:
-            shared = list(scalars(self._optimizer).values())
+            shared = list(scalar_variables(self._optimizer).values())
             before = [value_of(variable) for variable in shared]
             for pace, places in self._by_pace(weights).items():
                 for variable, value in zip(shared, before, strict=True):

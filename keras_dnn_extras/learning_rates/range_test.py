@@ -24,7 +24,7 @@ from keras_dnn_extras._arguments import (
     counted,
     real_array,
 )
-from keras_dnn_extras._models import built, innermost_optimizer, rehearsal
+from keras_dnn_extras._models import built, innermost_optimizer, rolled_back_training
 from keras_dnn_extras._plotting import axes
 from keras_dnn_extras._training_step import StepCallback, StepState
 from keras_dnn_extras.learning_rates import suggestions
@@ -246,7 +246,7 @@ def find_learning_rate(
             "Expected a model with trainable weights. Unfreeze some, and compile the model anew. "
             f"Received: model={model}"
         )
-    with rehearsal(model, low):
+    with rolled_back_training(model, low):
         model.fit(
             x,
             y,

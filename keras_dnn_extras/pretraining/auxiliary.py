@@ -6,10 +6,10 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._arguments import check_positive
-from keras_dnn_extras._backends import random_states_kept, strategy_scope
+from keras_dnn_extras._backends import random_generators, strategy_scope
 from keras_dnn_extras._graphs import trial_copies
-from keras_dnn_extras._models import built, with_checked_validation
-from keras_dnn_extras.pretraining.autoencoder import check_encoder
+from keras_dnn_extras._models import built, check_model, layers_of_head, with_checked_validation
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.fit_arguments import (
     Optimizers,
     all_frozen,
@@ -78,13 +78,9 @@ def pretrain_auxiliary(
         Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, 2018
         (https://arxiv.org/abs/1803.07728).
     """
-    check_encoder(encoder)
+    check_model("encoder", encoder)
     check_positive("epochs", epochs, Integral)
-    heads = list(head) if isinstance(head, (list, tuple)) else [head]
-    if not heads or not all(isinstance(layer, keras.layers.Layer) for layer in heads):
-        raise TypeError(
-            f"Expected `head` to be a layer, a list of layers or a model. Received: head={head!r}"
-        )
+    heads = layers_of_head(head)
     check_data(x)
     check_loss(loss)
     check_fit_arguments(fit_arguments)
@@ -106,7 +102,7 @@ def pretrain_auxiliary(
         trainer = under(heads)
         x, fit_arguments = with_checked_validation(trainer, x, y, fit_arguments)
     else:
-        with random_states_kept():
+        with rolled_back(random_generators()):
             on_trial = under(copies)
         x, fit_arguments = with_checked_validation(on_trial, x, y, fit_arguments)
         trainer = under(heads)

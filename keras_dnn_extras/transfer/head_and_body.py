@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._graphs import Graph, values_of
-from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, within
+from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, with_inner_layers
 
 
 def head_and_body(model: keras.Model) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
@@ -34,7 +34,7 @@ def _output_layers(model: keras.Model, weighty: list[keras.layers.Layer]) -> lis
         if call is None:
             continue
         own = (
-            [layer for layer in weighty if layer in within([call.operation])]
+            [layer for layer in weighty if layer in with_inner_layers([call.operation])]
             if _is_layer(call.operation)
             else []
         )
@@ -54,7 +54,7 @@ def shares_of_rate(
     called: dict[int, int] = {}
     for i, call in enumerate(graph.calls if graph else []):
         if _is_layer(call.operation):
-            for layer in within([call.operation]):
+            for layer in with_inner_layers([call.operation]):
                 called.setdefault(id(layer), i)
     with_weights = [layer for layer in layers if weights_of(layer)]
     ordered = sorted(with_weights, key=lambda layer: (called.get(id(layer), -1), place[id(layer)]))
