@@ -3,7 +3,8 @@
 from keras_dnn_extras._models.batches import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
-from keras_dnn_extras._models.layer_paths import chosen_layers, layers_by_path, owners, similar_names
+from keras_dnn_extras._models.layer_paths import layers_by_path, owners, similar_names
+from keras_dnn_extras._models.layer_selection import chosen_layers
 from keras_dnn_extras._models.model_arguments import check_model, layers_of_head
 from keras_dnn_extras._models.optimizer_copies import same_optimizer
 from keras_dnn_extras._models.optimizer_state import (

@@ -11,7 +11,7 @@ from keras_dnn_extras._keras_internals import (
     weights_of_layer_alone,
     without_inner_layers,
 )
-from keras_dnn_extras._models.layer_paths import chosen_layers
+from keras_dnn_extras._models.layer_selection import chosen_layers
 from keras_dnn_extras._rollback import Snapshot
 
 

@@ -81,10 +81,10 @@ def _first_of(data: Any, rows: int) -> tuple[tuple, Any]:
 
 def _first_batch_of(parts: tuple, rows: int) -> tuple[tuple, Any]:
     """Return inputs, targets and weights of the first batch, and the first of `parts`, still whole."""
-    x, *others = parts
+    x, *beside = parts
     batch, whole = first_batch(x, rows)
     if batch is None or are_arrays(x):
-        return (batch, *(first_batch(part, rows)[0] for part in others)), whole
+        return (batch, *(first_batch(part, rows)[0] for part in beside)), whole
     return keras.utils.unpack_x_y_sample_weight(batch), whole
 
 

@@ -41,33 +41,42 @@ def checked_compile_arguments(
             "optimizer a schedule: `OneCycle`. "
             f"Received: optimizer={optimizer!r}, total_steps={total_steps}"
         )
-    given = {"loss": loss, "metrics": metrics, "optimizer": optimizer}
+    arguments = {"loss": loss, "metrics": metrics, "optimizer": optimizer}
     if isinstance(loss, str):
         keras.losses.get(loss)
     if optimizer is not None:
-        given["optimizer"] = keras.optimizers.get(optimizer)
-    return {name: value for name, value in given.items() if value is not None}
+        arguments["optimizer"] = keras.optimizers.get(optimizer)
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `inputs` in float64."""
+    """Return `inputs` in float64: a sample of shape `(n, *shape)`."""
+    sample = _array_of_numbers(inputs, shape)
+    if sample.shape[1:] != shape or not len(sample):
+        raise ValueError(
+            f"Expected `inputs` to be a sample of shape (n, {', '.join(map(str, shape))}), n > 0. "
+            f"Received: inputs of shape {sample.shape}"
+        )
+    _check_finite(sample)
+    return sample
+
+
+def _array_of_numbers(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        given = dense_array(inputs)
+        array = dense_array(inputs)
     except ValueError as error:  # rows of several lengths
         raise ValueError(
             f"Expected `inputs` to be an array of shape (n, {', '.join(map(str, shape))}). "
             f"Received: inputs={inputs!r}"
         ) from error
-    if given.dtype.kind not in "biuf" and "float" not in given.dtype.name:  # bfloat16 is of no such kind
+    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # bfloat16 is of no such kind
         raise ValueError(
-            f"Expected `inputs` to be an array of numbers. Received: inputs of dtype {given.dtype}"
+            f"Expected `inputs` to be an array of numbers. Received: inputs of dtype {array.dtype}"
         )
-    if given.shape[1:] != shape or not len(given):
-        raise ValueError(
-            f"Expected `inputs` to be a sample of shape (n, {', '.join(map(str, shape))}), n > 0. "
-            f"Received: inputs of shape {given.shape}"
-        )
-    sample = given.astype("float64")
+    return array.astype("float64")
+
+
+def _check_finite(sample: np.ndarray) -> None:
     if not np.isfinite(sample).all():
         raise ValueError(
             "Expected `inputs` to be finite. Replace what is missing first. Received: inputs with "
@@ -80,7 +89,6 @@ def checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
             "Expected the variances of `inputs` to be numbers of float32. Scale the features down first. "
             f"Received: inputs as large as {np.abs(sample).max():.1e}"
         )
-    return sample
 
 
 def warn_of_depth(chosen: Recipe, units: tuple[int, ...]) -> None:

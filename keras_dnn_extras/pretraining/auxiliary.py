@@ -88,22 +88,30 @@ def pretrain_auxiliary(
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     if not encoder.trainable_variables:
         raise all_frozen(encoder)
-
-    def under(layers: list[keras.layers.Layer]) -> UnderHead:
-        nonlocal x
-        with strategy_scope(encoder):
-            trainer = UnderHead(encoder, layers)
-            x = built(trainer, x, fit_arguments.get("batch_size") or 32)
-            compile_trainer(trainer, optimizers.fresh(), loss, fit_arguments)
-        return trainer
-
+    settings = encoder, optimizers, loss, fit_arguments
     copies = trial_copies(heads)
     if copies is None:
-        trainer = under(heads)
+        trainer, x = _under_head(heads, x, *settings)
         x, fit_arguments = with_checked_validation(trainer, x, y, fit_arguments)
     else:
         with rolled_back(random_generators()):
-            on_trial = under(copies)
+            on_trial, x = _under_head(copies, x, *settings)
         x, fit_arguments = with_checked_validation(on_trial, x, y, fit_arguments)
-        trainer = under(heads)
+        trainer, x = _under_head(heads, x, *settings)
     return history_of(encoder, fit_trainer(trainer, x, y, epochs=epochs, **fit_arguments))
+
+
+def _under_head(
+    layers: list[keras.layers.Layer],
+    x: Any,
+    encoder: keras.Model,
+    optimizers: Optimizers,
+    loss: Any,
+    fit_arguments: dict[str, Any],
+) -> tuple[UnderHead, Any]:
+    """Return `encoder` and `layers` as a model, built and compiled, and `x`, still whole."""
+    with strategy_scope(encoder):
+        trainer = UnderHead(encoder, layers)
+        x = built(trainer, x, fit_arguments.get("batch_size") or 32)
+        compile_trainer(trainer, optimizers.fresh(), loss, fit_arguments)
+    return trainer, x

@@ -19,7 +19,7 @@ from keras_dnn_extras.pretraining.encoder_chain import (
     POOLINGS,
     RESHAPINGS,
     RESIZINGS,
-    check_known,
+    check_shape_known,
     is_left_out,
 )
 
@@ -141,7 +141,7 @@ class Mirror:
 
     def _shape(self, call: Call) -> list[layers.Layer]:
         layer, shape = call.operation, call.inputs[0].shape
-        check_known(call)
+        check_shape_known(call)
         if isinstance(layer, layers.Permute):
             back = tuple(int(i) + 1 for i in np.argsort(layer.dims))
             return [layers.Permute(back, name=self._name(layer.name, "mirrored"))]
@@ -162,7 +162,7 @@ class Mirror:
         Where the layer has not seen the last pixels, as with strides and no padding, they are zeros. What
         a layer has padded or cropped itself, without `again`, is cropped or padded in the same places.
         """
-        check_known(call)
+        check_shape_known(call)
         layer: Any = call.operation
         shape, output_shape = call.inputs[0].shape, call.outputs[0].shape
         again_shape = (

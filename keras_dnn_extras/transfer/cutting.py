@@ -21,23 +21,34 @@ def check_cut(model: keras.Model, after: str | None) -> None:
         )
     _check_preprocessor(model)
     if after is None:
-        last = _output_layer(model)
-        if isinstance(last, keras.Model):
-            raise ValueError(
-                f"The last layer of the model, {last.name!r}, is a model itself. Name the layer to cut "
-                f"after, one within it maybe. {similar_names(last.name + '/', _paths(model))} "
-                "Received: after=None"
-            )
-    elif after not in _paths(model):
-        if after in layers_by_path(model, nested_models=True, inner_layers=True):
-            raise ValueError(
-                f"The layer {after!r} is within a layer that calls it by itself: the model cannot be "
-                f"cut there. Cut after the outer one. Received: after={after!r}"
-            )
+        _check_output_layer(model)
+    else:
+        _check_named(model, after)
+
+
+def _check_output_layer(model: keras.Model) -> None:
+    last = _output_layer(model)
+    if isinstance(last, keras.Model):
         raise ValueError(
-            f"The model has no layer of the name {after!r}. {similar_names(after, _paths(model))} "
-            f"Received: after={after!r}"
+            f"The last layer of the model, {last.name!r}, is a model itself. Name the layer to cut "
+            f"after, one within it maybe. {similar_names(last.name + '/', _paths(model))} "
+            "Received: after=None"
         )
+
+
+def _check_named(model: keras.Model, after: str) -> None:
+    paths = _paths(model)
+    if after in paths:
+        return
+    if after in layers_by_path(model, nested_models=True, inner_layers=True):
+        raise ValueError(
+            f"The layer {after!r} is within a layer that calls it by itself: the model cannot be "
+            f"cut there. Cut after the outer one. Received: after={after!r}"
+        )
+    raise ValueError(
+        f"The model has no layer of the name {after!r}. {similar_names(after, paths)} "
+        f"Received: after={after!r}"
+    )
 
 
 def _check_graph(model: keras.Model) -> None:
