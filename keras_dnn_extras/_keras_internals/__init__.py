@@ -1,6 +1,7 @@
 """The only place that touches what is private in Keras."""
 
 from keras_dnn_extras._keras_internals.backup_files import metadata_file, weights_file
+from keras_dnn_extras._keras_internals.call_arguments import takes_training
 from keras_dnn_extras._keras_internals.compile_state import (
     attributes_of_fit,
     compiled_loss,
@@ -10,7 +11,7 @@ from keras_dnn_extras._keras_internals.compile_state import (
     train_without_metrics,
     trainable_at_compile,
 )
-from keras_dnn_extras._keras_internals.connections import connections, node_of, nodes_within
+from keras_dnn_extras._keras_internals.connections import connections, recorded_node
 from keras_dnn_extras._keras_internals.fit_frames import (
     callbacks_of_fit,
     loop_of_fit,
@@ -20,7 +21,7 @@ from keras_dnn_extras._keras_internals.fit_frames import (
 from keras_dnn_extras._keras_internals.functional import functional_of
 from keras_dnn_extras._keras_internals.global_state import global_seed_generator, set_global_seed_generator
 from keras_dnn_extras._keras_internals.layer_names import is_automatic_name
-from keras_dnn_extras._keras_internals.layer_tree import flat_layers, has_inner_layers, is_built
+from keras_dnn_extras._keras_internals.layer_tree import flat_layers, is_built
 from keras_dnn_extras._keras_internals.layer_variables import (
     add_shared_weight,
     remove_weight,
@@ -28,6 +29,7 @@ from keras_dnn_extras._keras_internals.layer_variables import (
     weights_of_layer_alone,
     without_inner_layers,
 )
+from keras_dnn_extras._keras_internals.nodes import node_of, nodes_in_order, operation_of
 from keras_dnn_extras._keras_internals.optimizer_hooks import check_internals
 from keras_dnn_extras._keras_internals.optimizer_variables import (
     attributes_of_optimizer,
@@ -49,7 +51,7 @@ from keras_dnn_extras._keras_internals.shared_objects import (
     mark_shared,
     shared_object,
 )
-from keras_dnn_extras._keras_internals.symbolic_calls import output_spec, takes_training
+from keras_dnn_extras._keras_internals.symbolic_calls import output_spec
 
 __all__ = [
     "add_shared_weight",
@@ -65,7 +67,6 @@ __all__ = [
     "flat_layers",
     "functional_of",
     "global_seed_generator",
-    "has_inner_layers",
     "is_automatic_name",
     "is_built",
     "is_loading",
@@ -78,8 +79,10 @@ __all__ = [
     "metadata_file",
     "moving_averages",
     "node_of",
-    "nodes_within",
+    "nodes_in_order",
+    "operation_of",
     "output_spec",
+    "recorded_node",
     "refuse_in_fit",
     "remove_weight",
     "replace_optimizer",

@@ -5,9 +5,11 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras._keras_internals.private_names import private_attribute
 from keras_dnn_extras._rollback import Snapshot
 
-_METRICS, _TRAINABLE = "_compile_metrics", "_compiled_trainable_state"
+_METRICS, _LOSS, _TRAINABLE = "_compile_metrics", "_compile_loss", "_compiled_trainable_state"
+_JAX_STATE = "_jax_state_synced"
 _OF_FIT = (
     "optimizer",
     _METRICS,
@@ -16,12 +18,14 @@ _OF_FIT = (
     "stop_training",
     "_eval_epoch_iterator",
     "_jax_state",
-    "_jax_state_synced",
+    _JAX_STATE,
 )
 
 
 def attributes_of_fit(model: keras.Model) -> Snapshot:
     """Return a snapshot of the attributes that `fit` and `compile` set."""
+    for name in (_METRICS, _JAX_STATE) if keras.backend.backend() == "jax" else (_METRICS,):
+        private_attribute(model, name, "Training that is undone, as by `find_learning_rate`,")
     return _attributes(model, _OF_FIT)
 
 
@@ -63,18 +67,18 @@ def train_without_metrics(model: keras.Model, optimizer: keras.optimizers.Optimi
 
 def compiled_loss(model: keras.Model) -> Snapshot:
     """Return a snapshot of the losses that were chosen for the data, if none have been yet."""
-    loss = getattr(model, "_compile_loss", None)
+    loss = private_attribute(model, _LOSS, "Trying a loss on data")
     if loss is None or loss.built:
         return lambda: None
     attributes = dict(vars(loss))
 
     def restore() -> None:
         vars(loss).update(attributes)
-        loss._metrics.clear()
+        private_attribute(loss, "_metrics", "Trying a loss on data").clear()
 
     return restore
 
 
 def loss_of_step(model: keras.Model) -> Callable[..., Any]:
     """Return the function that computes the loss in the steps of `fit`, by a `compute_loss` of any kind."""
-    return model._compute_loss
+    return private_attribute(model, "_compute_loss", "Trying a loss on data")

@@ -4,7 +4,11 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras._keras_internals.nodes import node_of
+from keras_dnn_extras._keras_internals.private_names import private_attribute
 from keras_dnn_extras._rollback import Snapshot
+
+_FEATURE = "Undoing calls of layers"
 
 
 def connections(layer: keras.layers.Layer) -> Snapshot:
@@ -12,7 +16,8 @@ def connections(layer: keras.layers.Layer) -> Snapshot:
 
     A symbolic call puts a node into a layer: its next call would be known as the second one.
     """
-    name, nodes = layer.name, (layer._inbound_nodes, layer._outbound_nodes)
+    name = layer.name
+    nodes = [private_attribute(layer, kind, _FEATURE) for kind in ("_inbound_nodes", "_outbound_nodes")]
     counts = [len(of_layer) for of_layer in nodes]
 
     def restore() -> None:
@@ -24,12 +29,6 @@ def connections(layer: keras.layers.Layer) -> Snapshot:
     return restore
 
 
-def node_of(tensor: Any) -> Any:
-    """Return the node that has `tensor` among its outputs, or None where it comes from no call."""
-    history = getattr(tensor, "_keras_history", None)
-    return history and history.operation._inbound_nodes[history.node_index]
-
-
-def nodes_within(model: Any) -> list[Any]:
-    """Return the nodes of a functional `model`: not all that its layers have, which may be in others."""
-    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
+def recorded_node(tensor: Any) -> Any:
+    """Return the node that makes a Keras tensor, or None where it comes from no symbolic call."""
+    return node_of(tensor) if hasattr(tensor, "_keras_history") else None

@@ -1,13 +1,28 @@
 """The layers within a layer."""
 
+from typing import Any
+
 import keras
 
+from keras_dnn_extras._keras_internals.private_names import private_attribute
 
-def flat_layers(
-    layer: keras.layers.Layer, *, include_self: bool = True, recursive: bool = True
-) -> list[keras.layers.Layer]:
-    """Return `layer` and the layers within it, of all levels or of the next one alone."""
-    return layer._flatten_layers(include_self=include_self, recursive=recursive)
+_FEATURE = "Going through the layers of a model"
+
+
+def flat_layers(layer: Any, *, include_self: bool = True, recursive: bool = True) -> list[Any]:
+    """Return `layer` and all layers within it, each once, from the outside in.
+
+    Args:
+        include_self: whether `layer` is among them.
+        recursive: whether the layers within those within it are.
+    """
+    walk = private_attribute(layer, "_flatten_layers", _FEATURE)
+    return list(walk(include_self=include_self, recursive=recursive))
+
+
+def stacked_layers(model: keras.Sequential) -> list[Any]:
+    """Return the layers of a sequential model in order, its input layer among them."""
+    return private_attribute(model, "_layers", _FEATURE)
 
 
 def is_built(model: keras.Model) -> bool:
@@ -15,6 +30,7 @@ def is_built(model: keras.Model) -> bool:
     return all(layer.built for layer in flat_layers(model))
 
 
-def has_inner_layers(layer: keras.layers.Layer) -> bool:
-    """Return whether there are layers within `layer`."""
-    return bool(flat_layers(layer, include_self=False, recursive=False))
+def own_variables(layer: Any) -> list[keras.Variable]:
+    """Return the variables of `layer` itself, without those of the layers within it."""
+    kinds = ("_trainable_variables", "_non_trainable_variables")
+    return [variable for kind in kinds for variable in private_attribute(layer, kind, _FEATURE)]

@@ -6,25 +6,27 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._keras_internals.patching import replaced
+from keras_dnn_extras._keras_internals.private_names import private_attribute
 from keras_dnn_extras._rollback import Snapshot
 
 _WEIGHTS, _ALL, _COUNTER, _RATE = "_trainable_variables", "_variables", "_iterations", "_learning_rate"
 _INDICES = "_trainable_variables_indices"
+_FEATURE = "Carrying over the state of an optimizer"
 
 
 def weights_of_optimizer(optimizer: Any) -> list[keras.Variable]:
     """Return the weights that `optimizer` was built for."""
-    return getattr(optimizer, _WEIGHTS)
+    return private_attribute(optimizer, _WEIGHTS, _FEATURE)
 
 
 def variables_of_optimizer(optimizer: Any) -> list[keras.Variable]:
     """Return all variables that `optimizer` keeps."""
-    return getattr(optimizer, _ALL)
+    return private_attribute(optimizer, _ALL, _FEATURE)
 
 
 def batch_counter(optimizer: Any) -> keras.Variable:
     """Return the variable that counts the batches whose gradients `optimizer` was given."""
-    return getattr(optimizer, _COUNTER)
+    return private_attribute(optimizer, _COUNTER, _FEATURE)
 
 
 def learning_rate_or_schedule(optimizer: Any) -> Any:
@@ -66,13 +68,15 @@ def slots(optimizer: Any) -> dict[tuple[str, int], keras.Variable]:
 
 def moving_averages(optimizer: Any) -> list[keras.Variable | None]:
     """Return the moving average of each weight, where `optimizer` keeps them."""
-    return optimizer._model_variables_moving_average
+    return private_attribute(optimizer, "_model_variables_moving_average", _FEATURE)
 
 
 def unbuild(optimizer: Any, variables: Iterable[keras.Variable]) -> None:
     """Let `optimizer` forget `variables` and its weights, to be built for others."""
+    private_attribute(optimizer, _INDICES, _FEATURE)
+    forget = private_attribute(optimizer, "_untrack_variable", _FEATURE)
     for variable in variables:
-        optimizer._untrack_variable(variable)
+        forget(variable)
     setattr(optimizer, _INDICES, {})
     optimizer.built = False
 
@@ -82,7 +86,7 @@ def attributes_of_optimizer(optimizer: Any) -> Snapshot:
 
     Lists of slots are made anew by each `build`. TensorFlow wraps the list that Keras tracks variables in.
     """
-    attributes, tracker = dict(vars(optimizer)), optimizer._tracker
+    attributes, tracker = dict(vars(optimizer)), private_attribute(optimizer, "_tracker", _FEATURE)
     tracked = [*(store for _, store in tracker.config.values()), *tracker.stored_ids.values()]
     collections = [value for value in attributes.values() if type(value) in (list, dict, set)]
     contents = [(collection, collection.copy()) for collection in (*tracked, *collections)]

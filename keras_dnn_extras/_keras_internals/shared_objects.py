@@ -7,13 +7,10 @@ from weakref import WeakKeyDictionary, ref
 
 import keras
 
-# Private, as Keras begins a file nowhere else.
-from keras.src.saving import serialization_lib
-
 from keras_dnn_extras._keras_internals.global_state import configs_of_file, objects_of_file, outermost_call
 from keras_dnn_extras._keras_internals.layer_tree import flat_layers
+from keras_dnn_extras._keras_internals.private_names import private_object
 
-_SCOPE = "ObjectSharingScope"
 # The layers that share another one, and that one: weak, as it holds them by the graph that both are in.
 _SHARED: WeakKeyDictionary[keras.layers.Layer, "ref[keras.layers.Layer]"] = WeakKeyDictionary()
 
@@ -38,12 +35,7 @@ def _begin_files_with_shared_layers() -> None:
 
     A file begins where no code of a layer runs, so there is no moment to put this in for one file alone.
     """
-    scope = getattr(serialization_lib, _SCOPE, None)
-    if scope is None:
-        raise RuntimeError(
-            f"`DenseTranspose` needs `{_SCOPE}` to keep its tie in files, which this version of Keras does "
-            f"not have. Install a version that is supported. Received: keras=={keras.__version__}"
-        )
+    scope = private_object("keras.src.saving.serialization_lib", "ObjectSharingScope", "`DenseTranspose`")
     if not hasattr(scope.__enter__, "begins_with_shared_layers"):
         scope.__enter__ = _with_shared_layers(scope.__enter__)
 

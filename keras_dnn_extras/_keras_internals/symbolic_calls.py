@@ -3,17 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
-
-# Private, as the public `Operation.compute_output_spec` makes another error of the one in the function.
-from keras.src import backend
+from keras_dnn_extras._keras_internals.private_names import private_object
 
 
 def output_spec(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Return what `function` returns for `KerasTensor`s. It builds layers that it calls."""
-    return backend.compute_output_spec(function, *arguments, **named)
-
-
-def takes_training(layer: keras.layers.Layer) -> bool:
-    """Return whether the `call` of `layer` has an argument `training`."""
-    return layer._call_has_training_arg
+    # The public `Operation.compute_output_spec` makes another error of one that the function raises.
+    compute = private_object("keras.src.backend", "compute_output_spec", "Trying a model on shapes")
+    return compute(function, *arguments, **named)

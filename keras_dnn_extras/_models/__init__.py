@@ -3,7 +3,7 @@
 from keras_dnn_extras._models.batches import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
-from keras_dnn_extras._models.layer_paths import layers_by_path, owners, similar_names
+from keras_dnn_extras._models.layer_paths import layers_by_path, owners, similar_names, unique_name
 from keras_dnn_extras._models.layer_selection import chosen_layers
 from keras_dnn_extras._models.model_arguments import check_model, layers_of_head
 from keras_dnn_extras._models.optimizer_copies import same_optimizer
@@ -35,6 +35,12 @@ from keras_dnn_extras._models.trainable import (
 )
 from keras_dnn_extras._models.trial_training import rolled_back_training
 from keras_dnn_extras._models.validation_data import with_checked_validation
+from keras_dnn_extras._models.weight_kinds import (
+    computes_with_its_kernel,
+    has_lora,
+    is_quantized,
+    kernel_obstacle,
+)
 
 __all__ = [
     "accept_trainable",
@@ -48,12 +54,16 @@ __all__ = [
     "check_recompilable",
     "chosen_layers",
     "compiled_optimizer",
+    "computes_with_its_kernel",
     "dense_array",
     "graph_nodes",
+    "has_lora",
     "innermost_optimizer",
     "is_array",
     "is_batch_norm",
+    "is_quantized",
     "iterations",
+    "kernel_obstacle",
     "layers_by_path",
     "layers_of_head",
     "layers_to_unfreeze",
@@ -73,6 +83,7 @@ __all__ = [
     "similar_names",
     "spec_of",
     "trainable_flags",
+    "unique_name",
     "unscaled",
     "variable_values",
     "variables_if_built",

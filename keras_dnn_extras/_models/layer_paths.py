@@ -1,7 +1,7 @@
 """The layers of a model, and what they are called."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import keras
@@ -32,17 +32,21 @@ def layers_by_path(
     for kind in _KINDS:
         for path, layer, of_kind in walked:
             if of_kind == kind and id(layer) not in paths:
-                paths[id(layer)] = _unique(path, assigned)
+                paths[id(layer)] = unique_name(path, assigned)
                 assigned.add(paths[id(layer)])
     wanted = {_LAYER: True, _MODEL: nested_models, _INNER: inner_layers}
     return {paths[id(layer)]: layer for _, layer, kind in walked if wanted[kind]}
 
 
-def _unique(path: str, assigned: set[str]) -> str:
-    unique, count = path, 1
-    while unique in assigned:
-        count += 1
-        unique = f"{path}_{count}"
+def unique_name(name: str, names: Container[str], first: int = 2) -> str:
+    """Return `name`, or, where it is among `names`, the first of `name_2`, `name_3`, ... that is not.
+
+    Args:
+        first: the number to begin with.
+    """
+    unique, number = name, first
+    while unique in names:
+        unique, number = f"{name}_{number}", number + 1
     return unique
 
 

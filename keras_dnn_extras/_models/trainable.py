@@ -12,6 +12,7 @@ from keras_dnn_extras._keras_internals import (
     without_inner_layers,
 )
 from keras_dnn_extras._models.layer_selection import chosen_layers
+from keras_dnn_extras._models.weight_kinds import has_lora
 from keras_dnn_extras._rollback import Snapshot
 
 
@@ -33,7 +34,7 @@ def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], valu
     changed = {id(layer) for layer in layers}
     for layer in layers:
         _set(layer, value)
-        for weight in weights_adapted_by_lora(layer):
+        for weight in weights_adapted_by_lora(layer) if has_lora(layer) else []:
             weight.trainable = False
     if not value:
         return

@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_dnn_extras._backends import value_on_host
 from keras_dnn_extras._graphs import Call
+from keras_dnn_extras._models import unique_name
 from keras_dnn_extras.pretraining.encoder_chain import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -85,11 +86,7 @@ class Mirror:
         return unscaled
 
     def _name(self, name: str, suffix: str) -> str:
-        first = unique = f"{name}_{suffix}" if suffix else name
-        count = 1
-        while unique in self._names:
-            count += 1
-            unique = f"{first}_{count}"
+        unique = unique_name(f"{name}_{suffix}" if suffix else name, self._names)
         self._names.add(unique)
         return unique
 

@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._graphs import Call, Graph, values_of
+from keras_dnn_extras._models import is_quantized
 
 CONVOLUTIONS = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D),
@@ -146,7 +147,7 @@ def _check_layer(layer: Any, in_front: bool) -> None:
         )
     if isinstance(layer, _SCALINGS) and not in_front:
         raise ValueError(f"Expected `Normalization` and `Rescaling` to be the first layers. {received}")
-    if getattr(layer, "quantization_mode", None) is not None:
+    if is_quantized(layer):
         raise ValueError(f"A quantized layer cannot be trained. Quantize the model afterwards. {received}")
     if isinstance(layer, layers.Rescaling) and not np.all(layer.scale):
         raise ValueError(f"Expected `scale` not to be 0. {received}")

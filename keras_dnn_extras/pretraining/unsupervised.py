@@ -11,7 +11,7 @@ from keras import tree
 from keras_dnn_extras._arguments import check_bool, check_positive
 from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._graphs import Call
-from keras_dnn_extras._keras_internals import has_inner_layers
+from keras_dnn_extras._keras_internals import flat_layers
 from keras_dnn_extras._models import (
     built,
     graph_nodes,
@@ -21,7 +21,6 @@ from keras_dnn_extras._models import (
     trainable_flags,
     weights_of,
     with_checked_validation,
-    with_inner_layers,
 )
 from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.autoencoder import (
@@ -186,7 +185,7 @@ def _trained(block: list[Call]) -> bool:
 def _freeze_others(encoder: keras.Model, block: list[Call]) -> None:
     """Freeze what is not in `block`, and leave the rest as it is."""
     in_block = {id(call.operation) for call in block}
-    innermost = [layer for layer in with_inner_layers([encoder]) if not has_inner_layers(layer)]
+    innermost = [layer for layer in flat_layers(encoder) if not flat_layers(layer, include_self=False)]
     set_trainable(encoder, [layer for layer in innermost if id(layer) not in in_block], False)
 
 

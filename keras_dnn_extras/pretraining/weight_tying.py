@@ -8,7 +8,8 @@ import keras
 from keras import tree
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._keras_internals import flat_layers, layers_in_call, node_of
+from keras_dnn_extras._keras_internals import flat_layers, layers_in_call, recorded_node
+from keras_dnn_extras._models import computes_with_its_kernel, has_lora
 
 
 class Tie:
@@ -64,7 +65,7 @@ def _layers_before(structure: Any) -> list[keras.layers.Layer] | None:
     seen: set[int] = set()
     layers: dict[int, keras.layers.Layer] = {}
     while tensors:
-        node = node_of(tensors.pop())
+        node = recorded_node(tensors.pop())
         if node is None or id(node) in seen:
             continue
         seen.add(id(node))
@@ -83,8 +84,8 @@ def _matching(layer: keras.layers.Layer, layers: Iterable[keras.layers.Layer]) -
 def check_dense(dense: Any) -> None:
     if not isinstance(dense, keras.layers.Dense):
         raise TypeError(f"Expected `dense` to be a `keras.layers.Dense`. Received: dense={dense!r}")
-    if dense.lora_enabled or dense.quantization_mode is not None:
-        kernel = "LoRA weights" if dense.lora_enabled else f"a kernel in {dense.quantization_mode}"
+    if not computes_with_its_kernel(dense):
+        kernel = "LoRA weights" if has_lora(dense) else f"a kernel in {dense.quantization_mode}"
         raise ValueError(
             f"The layer {dense.name!r} has {kernel}, which no other layer can share. Tie a plain `Dense`. "
             f"Received: dense={dense}"

@@ -7,7 +7,7 @@ import keras
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._graphs import check_followed
-from keras_dnn_extras._keras_internals import functional_of, node_of, nodes_within
+from keras_dnn_extras._keras_internals import functional_of, node_of, nodes_in_order, operation_of
 from keras_dnn_extras._models import layers_by_path, similar_names
 
 
@@ -108,7 +108,7 @@ def cut(model: keras.Model, after: str | None) -> keras.Model:
         return _model_to(model, _inputs_of_output_layer(node_of(model.outputs[0])))
     name, _, inner = after.partition("/")
     layer = _named(model, name)
-    nodes = [node for node in nodes_within(model) if node.operation is layer]
+    nodes = [node for node in nodes_in_order(model) if node.operation is layer]
     if len(nodes) != 1:
         raise ValueError(
             f"The layer {name!r} is called {counted(len(nodes), 'time')}, so the model cannot be cut after "
@@ -164,7 +164,7 @@ def _named(model: keras.Model, name: str) -> keras.layers.Layer:
 
 def input_layer(model: keras.Sequential) -> keras.layers.Layer:
     """Return the input layer of `model`, no other one: what its layers return begins with that."""
-    return node_of(model.inputs[0]).operation
+    return operation_of(model.inputs[0])
 
 
 def _model_to(model: keras.Model, outputs: Any) -> keras.Model:

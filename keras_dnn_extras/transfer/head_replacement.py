@@ -13,6 +13,7 @@ from keras_dnn_extras._models import (
     graph_nodes,
     layers_of_head,
     set_trainable,
+    unique_name,
     with_inner_layers,
 )
 from keras_dnn_extras._rollback import rolled_back
@@ -101,8 +102,5 @@ def _set_apart(heads: list[keras.layers.Layer], body: keras.Model) -> None:
                 f"The body has a layer of the name {layer.name!r} too. Give that of the head another name. "
                 f"Received: head={heads}"
             )
-        count = 1
-        while f"{layer.name}_{count}" in names:
-            count += 1
-        layer.name = f"{layer.name}_{count}"
+        layer.name = unique_name(layer.name, names, first=1)
         names.add(layer.name)
