@@ -11,7 +11,6 @@ from keras_dnn_extras._keras_internals.compile_state import (
     train_without_metrics,
     trainable_at_compile,
 )
-from keras_dnn_extras._keras_internals.connections import connections, recorded_node
 from keras_dnn_extras._keras_internals.fit_frames import (
     callbacks_of_fit,
     loop_of_fit,
@@ -20,6 +19,7 @@ from keras_dnn_extras._keras_internals.fit_frames import (
 )
 from keras_dnn_extras._keras_internals.functional import functional_of
 from keras_dnn_extras._keras_internals.global_state import global_seed_generator, set_global_seed_generator
+from keras_dnn_extras._keras_internals.layer_connections import connections, recorded_node
 from keras_dnn_extras._keras_internals.layer_names import is_automatic_name
 from keras_dnn_extras._keras_internals.layer_tree import flat_layers, is_built
 from keras_dnn_extras._keras_internals.layer_variables import (

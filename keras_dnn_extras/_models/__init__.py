@@ -1,6 +1,6 @@
 """What a model and its optimizer hold: layers, weights, states, and the data that they take."""
 
-from keras_dnn_extras._models.batches import as_array, batches, dense_array, number_of_batches, with_first
+from keras_dnn_extras._models.batching import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
 from keras_dnn_extras._models.layer_paths import layers_by_path, owners, similar_names, unique_name

@@ -21,7 +21,7 @@ from keras_dnn_extras._models import (
 from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.transfer.fine_tune_schedule import FineTuneSchedule
 from keras_dnn_extras.transfer.gradual_unfreezing import GradualUnfreezing
-from keras_dnn_extras.transfer.head_and_body import head_and_body, shares_of_rate
+from keras_dnn_extras.transfer.head_and_body import head_and_body, learning_rate_multipliers
 from keras_dnn_extras.transfer.training_plan import training_plan
 
 
@@ -93,8 +93,9 @@ def fine_tune(
     head, body = head_and_body(model)
     later = [layer for layer in body if not is_batch_norm(layer)]
     rates = learning_rate, learning_rate / divisor
-    shares = shares_of_rate(model, head + later, 1.0 if layer_decay is None else float(layer_decay))
-    schedule = FineTuneSchedule(epochs, frozen_epochs, rates, shares)
+    decay = 1.0 if layer_decay is None else float(layer_decay)
+    multipliers = learning_rate_multipliers(model, head + later, decay)
+    schedule = FineTuneSchedule(epochs, frozen_epochs, rates, multipliers)
     callbacks = [*_as_list(fit_arguments.pop("callbacks", None)), schedule]
     if later and frozen_epochs < epochs:
         callbacks.append(GradualUnfreezing({frozen_epochs: later}))

@@ -1,4 +1,4 @@
-"""Which layers are the head of a model, and which share of the learning rate each one has."""
+"""Which layers are the head of a model, and how fast each layer learns."""
 
 from typing import Any
 
@@ -43,20 +43,27 @@ def _output_layers(model: keras.Model, weighted: list[keras.layers.Layer]) -> li
     return [layer for layer in weighted if any(layer is one for one in output_layers)]
 
 
-def shares_of_rate(
+def learning_rate_multipliers(
     model: keras.Model, layers: list[keras.layers.Layer], decay: float
 ) -> list[tuple[keras.layers.Layer, float]]:
-    """Return the layers with weights from the first to the last, and the share of the rate of each."""
-    place = {id(layer): i for i, layer in enumerate(layers_by_path(model).values())}
+    """Return by what the learning rate of each layer with weights is multiplied, from the first layer on."""
+    order = {id(layer): i for i, layer in enumerate(layers_by_path(model).values())}
+    first_calls = _first_calls(model)
+    with_weights = [layer for layer in layers if weights_of(layer)]
+    ordered = sorted(with_weights, key=lambda layer: (first_calls.get(id(layer), -1), order[id(layer)]))
+    from_output = range(len(ordered))[::-1]
+    return [(layer, decay**i) for i, layer in zip(from_output, ordered, strict=True)]
+
+
+def _first_calls(model: keras.Model) -> dict[int, int]:
+    """Return the number of the first call of each layer, by `id(layer)`, where the graph tells it."""
     graph = Graph.of(model)
-    called: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     for i, call in enumerate(graph.calls if graph else []):
         if _is_layer(call.operation):
             for layer in with_inner_layers([call.operation]):
-                called.setdefault(id(layer), i)
-    with_weights = [layer for layer in layers if weights_of(layer)]
-    ordered = sorted(with_weights, key=lambda layer: (called.get(id(layer), -1), place[id(layer)]))
-    return [(layer, decay**i) for i, layer in zip(range(len(ordered))[::-1], ordered, strict=True)]
+                numbers.setdefault(id(layer), i)
+    return numbers
 
 
 def _is_layer(operation: Any) -> bool:

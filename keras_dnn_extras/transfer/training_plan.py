@@ -59,10 +59,10 @@ def _rows(model: keras.Model, schedule: FineTuneSchedule, later: list[keras.laye
         _Row(
             paths[id(layer)],
             sum(int(np.prod(variable.shape)) for variable in weights_of(layer)),
-            None if id(layer) in frozen else first * share,
-            second * share,
+            None if id(layer) in frozen else first * multiplier,
+            second * multiplier,
         )
-        for layer, share in schedule.shares
+        for layer, multiplier in schedule.multipliers
     ]
 
 
