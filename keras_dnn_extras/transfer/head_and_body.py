@@ -46,7 +46,7 @@ def _output_layers(model: keras.Model, weighted: list[keras.layers.Layer]) -> li
 def learning_rate_multipliers(
     model: keras.Model, layers: list[keras.layers.Layer], decay: float
 ) -> list[tuple[keras.layers.Layer, float]]:
-    """Return by what the learning rate of each layer with weights is multiplied, from the first layer on."""
+    """Return by what the learning rate of each layer with weights is multiplied, first layers first."""
     order = {id(layer): i for i, layer in enumerate(layers_by_path(model).values())}
     first_calls = _first_calls(model)
     with_weights = [layer for layer in layers if weights_of(layer)]
