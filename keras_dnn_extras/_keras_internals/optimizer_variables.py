@@ -40,7 +40,7 @@ def config_without_learning_rate(optimizer: keras.optimizers.Optimizer) -> dict[
         return {**optimizer.get_config(), "learning_rate": 0.0}
 
 
-def exclusions(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+def weight_decay_exclusions(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return what `exclude_from_weight_decay` has set in `optimizer`: it is not in the config."""
     return {name: value for name, value in vars(optimizer).items() if name.startswith("_exclude_")}
 
@@ -54,7 +54,7 @@ def scalar_variables(optimizer: Any) -> dict[str, keras.Variable]:
     }
 
 
-def slots(optimizer: Any) -> dict[tuple[str, int], keras.Variable]:
+def slot_variables(optimizer: Any) -> dict[tuple[str, int], keras.Variable]:
     """Return what `optimizer` keeps of each weight, by the attribute that lists it and `id(weight)`."""
     weights = weights_of_optimizer(optimizer)
     return {
@@ -71,7 +71,7 @@ def moving_averages(optimizer: Any) -> list[keras.Variable | None]:
     return private_attribute(optimizer, "_model_variables_moving_average", _FEATURE)
 
 
-def unbuild(optimizer: Any, variables: Iterable[keras.Variable]) -> None:
+def unbuild_optimizer(optimizer: Any, variables: Iterable[keras.Variable]) -> None:
     """Let `optimizer` forget `variables` and its weights, to be built for others."""
     private_attribute(optimizer, _INDICES, _FEATURE)
     forget = private_attribute(optimizer, "_untrack_variable", _FEATURE)

@@ -8,8 +8,8 @@ import keras
 from keras_dnn_extras._backends import value_on_host
 from keras_dnn_extras._keras_internals import (
     config_without_learning_rate,
-    exclusions,
     learning_rate_or_schedule,
+    weight_decay_exclusions,
 )
 
 
@@ -37,7 +37,7 @@ def same_optimizer(optimizer: keras.optimizers.Optimizer, learning_rate: Any = N
             f"`{type(optimizer).__name__}` cannot be made anew from its config: `get_config` has to tell "
             f"every argument of its `__init__`. Received: optimizer={optimizer}"
         ) from error
-    vars(same).update(copy.deepcopy(exclusions(optimizer)))
+    vars(same).update(copy.deepcopy(weight_decay_exclusions(optimizer)))
     return same
 
 

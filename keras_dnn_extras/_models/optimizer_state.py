@@ -12,8 +12,8 @@ from keras_dnn_extras._keras_internals import (
     learning_rate_or_schedule,
     moving_averages,
     scalar_variables,
-    slots,
-    unbuild,
+    slot_variables,
+    unbuild_optimizer,
     variables_of_optimizer,
     weights_of_optimizer,
 )
@@ -74,7 +74,7 @@ def optimizer_attributes(optimizer: keras.optimizers.Optimizer) -> Snapshot:
 def _unbuild(levels: list[Any]) -> list["_State"]:
     states = [_State.of(level) for level in levels]
     for level, state in zip(levels, states, strict=True):
-        unbuild(level, [*state.slots.values(), *state.scalars.values()])
+        unbuild_optimizer(level, [*state.slots.values(), *state.scalars.values()])
     return states
 
 
@@ -94,7 +94,7 @@ class _State:
 
     @classmethod
     def of(cls, optimizer: Any) -> "_State":
-        state = cls(slots(optimizer), scalar_variables(optimizer), batch_counter(optimizer))
+        state = cls(slot_variables(optimizer), scalar_variables(optimizer), batch_counter(optimizer))
         state._check_complete(optimizer)
         return state
 

@@ -6,7 +6,7 @@ import pytest
 from keras_dnn_extras._keras_internals import (
     attributes_of_fit,
     compiled_loss,
-    unbuild,
+    unbuild_optimizer,
     without_inner_layers,
 )
 
@@ -21,7 +21,7 @@ USES = {
     "_compile_loss": (compiled_loss, lambda model: model),
     "_layers": (lambda layer: enter(without_inner_layers(layer)), lambda model: model.layers[0]),
     "_trainable_variables_indices": (
-        lambda optimizer: unbuild(optimizer, []),
+        lambda optimizer: unbuild_optimizer(optimizer, []),
         lambda model: model.optimizer,
     ),
 }
