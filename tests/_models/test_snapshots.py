@@ -74,6 +74,18 @@ def test_the_optimizer_that_a_model_is_compiled_with():
     fit(model)
 
 
+@pytest.mark.skipif(
+    not hasattr(keras.Model, "_warn_if_trainable_state_changed"), reason="Keras does not warn yet"
+)
+def test_what_was_trainable_when_a_model_was_compiled_so_that_keras_still_warns():
+    model = trained()
+    layer(model, "first").trainable = False  # and not compiled again
+    with rolled_back(compiled_optimizer(model), trainable_flags(model)):
+        recompile(model)
+    with pytest.warns(UserWarning, match="compile"):
+        model.evaluate(*data(), verbose=0)
+
+
 def test_the_optimizer_of_a_model_that_was_trained_meanwhile_goes_on():
     model = trained()
     optimizer, before = model.optimizer, updates(model)
