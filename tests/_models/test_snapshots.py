@@ -82,8 +82,8 @@ def test_what_was_trainable_when_a_model_was_compiled_so_that_keras_still_warns(
     layer(model, "first").trainable = False  # and not compiled again
     with rolled_back(compiled_optimizer(model), trainable_flags(model)):
         recompile(model)
-    with pytest.warns(UserWarning, match="compile"):
-        model.evaluate(*data(), verbose=0)
+    with pytest.warns(UserWarning, match="first"):
+        model._warn_if_trainable_state_changed()  # which Keras 3.15 calls behind a `raise`
 
 
 def test_the_optimizer_of_a_model_that_was_trained_meanwhile_goes_on():
