@@ -1,6 +1,6 @@
 """Arguments of public classes and functions: checked in Keras's words, and told in configs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -76,6 +76,16 @@ def check_bool(name: str, value: Any) -> None:
     """Raise unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"Expected `{name}` to be a bool. Received: {name}={value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise unless `value` is one of `choices`."""
+    choices = list(choices)
+    if not isinstance(value, str):
+        raise TypeError(f"Expected `{name}` to be a string. Received: {name}={value!r}")
+    if value not in choices:
+        expected = ", ".join(map(repr, choices))
+        raise ValueError(f"Expected `{name}` to be one of {expected}. Received: {name}={value!r}")
 
 
 def check_verbose(verbose: Any) -> None:

@@ -4,8 +4,8 @@ from keras_dnn_extras._backends.compilation import compiled
 from keras_dnn_extras._backends.host_values import value_on_host
 from keras_dnn_extras._backends.memory import memory_of_machine
 from keras_dnn_extras._backends.precision import no_trace
-from keras_dnn_extras._backends.quiet import quiet
-from keras_dnn_extras._backends.random_state import random_states_kept
+from keras_dnn_extras._backends.quiet_threads import quiet
+from keras_dnn_extras._backends.random_state import random_generators
 from keras_dnn_extras._backends.replicas import mean_over_replicas, strategy_scope, sum_over_replicas
 from keras_dnn_extras._backends.traced_ops import (
     after,
@@ -27,7 +27,7 @@ __all__ = [
     "no_trace",
     "out_of_step",
     "quiet",
-    "random_states_kept",
+    "random_generators",
     "strategy_scope",
     "sum_over_replicas",
     "table_dtype",

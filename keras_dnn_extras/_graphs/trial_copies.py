@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._backends import random_states_kept
+from keras_dnn_extras._backends import random_generators
 from keras_dnn_extras._graphs.copying import copied
 from keras_dnn_extras._graphs.layer_configs import NO_CONFIG
 from keras_dnn_extras._keras_internals import is_built
+from keras_dnn_extras._rollback import rolled_back
 
 
 def trial_copies(layers: Sequence[keras.layers.Layer]) -> list[keras.layers.Layer] | None:
@@ -21,7 +22,7 @@ def trial_copies(layers: Sequence[keras.layers.Layer]) -> list[keras.layers.Laye
     if not unbuilt:
         return None
     try:
-        with random_states_kept():  # a copy may draw a seed
+        with rolled_back(random_generators()):  # a copy may draw a seed
             copies = {key: copied(layer) for key, layer in unbuilt.items()}
     except (*NO_CONFIG, ValueError, KeyError):  # of its config
         return None

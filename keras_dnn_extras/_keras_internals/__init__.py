@@ -1,5 +1,17 @@
 """The only place that touches what is private in Keras."""
 
+from keras_dnn_extras._keras_internals import patching
+from keras_dnn_extras._keras_internals.backup_files import metadata_file, weights_file
+from keras_dnn_extras._keras_internals.call_arguments import takes_training
+from keras_dnn_extras._keras_internals.compile_state import (
+    attributes_of_fit,
+    compiled_loss,
+    loss_of_step,
+    replace_optimizer,
+    set_trainable_at_compile,
+    train_without_metrics,
+    trainable_at_compile,
+)
 from keras_dnn_extras._keras_internals.fit_frames import (
     callbacks_of_fit,
     loop_of_fit,
@@ -7,19 +19,40 @@ from keras_dnn_extras._keras_internals.fit_frames import (
     refuse_in_fit,
 )
 from keras_dnn_extras._keras_internals.functional import functional_of
-from keras_dnn_extras._keras_internals.layer_tree import is_built
+from keras_dnn_extras._keras_internals.global_state import global_seed_generator, set_global_seed_generator
+from keras_dnn_extras._keras_internals.layer_connections import connections, recorded_node
+from keras_dnn_extras._keras_internals.layer_names import is_automatic_name
+from keras_dnn_extras._keras_internals.layer_tree import flat_layers, is_built
+from keras_dnn_extras._keras_internals.layer_variables import (
+    add_shared_weight,
+    remove_weight,
+    weights_adapted_by_lora,
+    weights_of_layer_alone,
+    without_inner_layers,
+)
+from keras_dnn_extras._keras_internals.nodes import node_of, nodes_in_order, operation_of
 from keras_dnn_extras._keras_internals.optimizer_hooks import (
-    batch_counter,
     check_internals,
-    counts_batches,
     decays,
-    learning_rate_or_schedule,
-    set_rate_and_batches,
     updates_together,
     weight_of_optimizer,
+    wrapped_methods,
+)
+from keras_dnn_extras._keras_internals.optimizer_variables import (
+    attributes_of_optimizer,
+    batch_counter,
+    config_without_learning_rate,
+    counts_batches,
+    learning_rate_or_schedule,
+    moving_averages,
+    scalar_variables,
+    set_rate_and_batches,
+    slot_variables,
+    unbuild_optimizer,
+    variables_of_optimizer,
+    weight_decay_exclusions,
     weights_of_optimizer,
     with_variables,
-    wrapped_methods,
 )
 from keras_dnn_extras._keras_internals.patching import replaced
 from keras_dnn_extras._keras_internals.shared_objects import (
@@ -28,6 +61,7 @@ from keras_dnn_extras._keras_internals.shared_objects import (
     mark_shared,
     shared_object,
 )
+from keras_dnn_extras._keras_internals.symbolic_calls import output_spec
 from keras_dnn_extras._keras_internals.train_function import (
     batches_of_fit,
     loss_metric,
@@ -36,13 +70,22 @@ from keras_dnn_extras._keras_internals.train_function import (
 )
 
 __all__ = [
+    "add_shared_weight",
+    "attributes_of_fit",
+    "attributes_of_optimizer",
     "batch_counter",
     "batches_of_fit",
     "callbacks_of_fit",
     "check_internals",
+    "compiled_loss",
+    "config_without_learning_rate",
+    "connections",
     "counts_batches",
     "decays",
+    "flat_layers",
     "functional_of",
+    "global_seed_generator",
+    "is_automatic_name",
     "is_built",
     "is_loading",
     "layers_in_call",
@@ -50,16 +93,41 @@ __all__ = [
     "loop_of_fit",
     "loop_of_step",
     "loss_metric",
+    "loss_of_step",
     "make_train_function",
     "mark_shared",
+    "metadata_file",
+    "moving_averages",
+    "node_of",
+    "nodes_in_order",
+    "operation_of",
+    "output_spec",
+    "patching",
+    "recorded_node",
     "refuse_in_fit",
+    "remove_weight",
+    "replace_optimizer",
     "replaced",
+    "scalar_variables",
+    "set_global_seed_generator",
     "set_rate_and_batches",
+    "set_trainable_at_compile",
     "shared_object",
+    "slot_variables",
+    "takes_training",
+    "train_without_metrics",
+    "trainable_at_compile",
+    "unbuild_optimizer",
     "updates_together",
+    "variables_of_optimizer",
+    "weight_decay_exclusions",
     "weight_of_optimizer",
+    "weights_adapted_by_lora",
+    "weights_file",
+    "weights_of_layer_alone",
     "weights_of_optimizer",
     "with_variables",
+    "without_inner_layers",
     "without_model",
     "wrapped_methods",
 ]

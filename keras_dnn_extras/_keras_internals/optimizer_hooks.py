@@ -1,11 +1,12 @@
 """What callbacks in the training step need of an optimizer, and Keras keeps private."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 
+from keras_dnn_extras._keras_internals.optimizer_variables import weights_of_optimizer
 from keras_dnn_extras._keras_internals.patching import replaced
 from keras_dnn_extras._keras_internals.private_names import missing
 
@@ -72,31 +73,6 @@ def updates_together(optimizer: keras.optimizers.Optimizer) -> bool:
     return hasattr(optimizer, _METHODS["update_weights_together"])
 
 
-def learning_rate_or_schedule(optimizer: Any) -> Any:
-    """Return the variable, the schedule or the function that `optimizer` was made with."""
-    return optimizer._learning_rate
-
-
-def batch_counter(optimizer: Any) -> keras.Variable:
-    """Return the variable that counts the batches whose gradients `optimizer` was given."""
-    return optimizer._iterations
-
-
-def counts_batches(optimizer: Any) -> bool:
-    """Return whether `optimizer` is one that counts its batches: not None, and not several in one."""
-    return hasattr(optimizer, "_iterations")
-
-
-def set_rate_and_batches(optimizer: keras.optimizers.Optimizer, learning_rate: Any, batches: Any) -> None:
-    """Let `optimizer` take these for its learning rate and its number of batches, past its own setters."""
-    vars(optimizer).update(_learning_rate=learning_rate, _iterations=batches)
-
-
-def weights_of_optimizer(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """Return the weights that `optimizer` was built for."""
-    return optimizer._trainable_variables
-
-
 def weight_of_optimizer(optimizer: keras.optimizers.Optimizer, variable: Any) -> keras.Variable:
     """Return the weight that `variable` is, which may be the backend's own variable."""
     return weights_of_optimizer(optimizer)[optimizer._get_variable_index(variable)]
@@ -105,18 +81,3 @@ def weight_of_optimizer(optimizer: keras.optimizers.Optimizer, variable: Any) ->
 def decays(optimizer: keras.optimizers.Optimizer, weight: Any) -> bool:
     """Return whether `optimizer` applies weight decay to `weight`."""
     return optimizer._use_weight_decay(weight)
-
-
-@contextmanager
-def with_variables(
-    optimizer: keras.optimizers.Optimizer, added: Iterable[keras.Variable]
-) -> Iterator[None]:
-    """Let `optimizer` hold the variables `added` for a while, behind its own."""
-    before = optimizer._variables[:]
-    added = list(added)
-    try:
-        optimizer._variables.extend(added)
-        yield
-    finally:
-        if added:  # else the optimizer may have been built meanwhile, and keeps what it made
-            optimizer._variables[:] = before

@@ -1,14 +1,16 @@
 """What a model and its optimizer hold: layers, weights, states, and the data that they take."""
 
-from keras_dnn_extras._models.batches import as_array, batches, dense_array, number_of_batches, with_first
+from keras_dnn_extras._models.batching import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
-from keras_dnn_extras._models.layer_paths import chosen_layers, layers_by_path, near, owners
+from keras_dnn_extras._models.layer_paths import layers_by_path, owners, similar_names, unique_name
+from keras_dnn_extras._models.layer_selection import chosen_layers
+from keras_dnn_extras._models.model_arguments import check_model, layers_of_head
+from keras_dnn_extras._models.optimizer_copies import same_optimizer
 from keras_dnn_extras._models.optimizer_state import (
     check_rebuildable,
+    optimizer_attributes,
     rebuild,
-    same_optimizer,
-    scalars,
     variables_if_built,
 )
 from keras_dnn_extras._models.optimizers import (
@@ -19,25 +21,21 @@ from keras_dnn_extras._models.optimizers import (
     recovers_weights_by_momentum,
     seen_batches,
     unscaled,
+    weights_with_state,
 )
 from keras_dnn_extras._models.recompiling import accept_trainable, check_recompilable, recompile
-from keras_dnn_extras._models.rollback import rehearsal
+from keras_dnn_extras._models.snapshots import compiled_optimizer, graph_nodes, variable_values
 from keras_dnn_extras._models.trainable import (
-    flags,
     is_batch_norm,
-    put_back,
+    layers_to_unfreeze,
     set_trainable,
-    to_unfreeze,
+    trainable_flags,
     weights_of,
-    within,
+    with_inner_layers,
 )
-from keras_dnn_extras._models.undoing import (
-    trained_as_before_on_error,
-    unconnected,
-    unconnected_on_error,
-    unfrozen_as_before_on_error,
-)
+from keras_dnn_extras._models.trial_training import rolled_back_training
 from keras_dnn_extras._models.validation_data import with_checked_validation
+from keras_dnn_extras._models.weight_kinds import computes_with_its_kernel, has_lora, is_quantized
 
 __all__ = [
     "accept_trainable",
@@ -46,41 +44,46 @@ __all__ = [
     "batches",
     "build",
     "built",
+    "check_model",
     "check_rebuildable",
     "check_recompilable",
     "chosen_layers",
+    "compiled_optimizer",
+    "computes_with_its_kernel",
     "dense_array",
-    "flags",
+    "graph_nodes",
+    "has_lora",
     "innermost_optimizer",
     "is_array",
     "is_batch_norm",
+    "is_quantized",
     "iterations",
     "layers_by_path",
+    "layers_of_head",
+    "layers_to_unfreeze",
     "learning_rate",
     "momentum_names",
-    "near",
     "number_of_batches",
     "number_of_rows",
+    "optimizer_attributes",
     "owners",
-    "put_back",
     "rebuild",
     "recompile",
     "recovers_weights_by_momentum",
-    "rehearsal",
+    "rolled_back_training",
     "same_optimizer",
-    "scalars",
     "seen_batches",
     "set_trainable",
+    "similar_names",
     "spec_of",
-    "to_unfreeze",
-    "trained_as_before_on_error",
-    "unconnected",
-    "unconnected_on_error",
-    "unfrozen_as_before_on_error",
+    "trainable_flags",
+    "unique_name",
     "unscaled",
+    "variable_values",
     "variables_if_built",
     "weights_of",
+    "weights_with_state",
     "with_checked_validation",
     "with_first",
-    "within",
+    "with_inner_layers",
 ]

@@ -3,11 +3,11 @@
 from typing import Any
 
 import keras
-from keras.src import backend  # private, as Keras has no other way to build a model without a call
 
-from keras_dnn_extras._backends import random_states_kept, strategy_scope
-from keras_dnn_extras._keras_internals import is_built
+from keras_dnn_extras._backends import random_generators, strategy_scope
+from keras_dnn_extras._keras_internals import is_built, output_spec
 from keras_dnn_extras._models.data_shapes import are_arrays, first_batch, spec_of
+from keras_dnn_extras._rollback import rolled_back
 
 
 def built(model: keras.Model, x: Any, batch_size: int) -> Any:
@@ -17,7 +17,7 @@ def built(model: keras.Model, x: Any, batch_size: int) -> Any:
     """
     if is_built(model):
         return x
-    with random_states_kept():  # a data loader may draw its order
+    with rolled_back(random_generators()):  # a data loader may draw its order
         batch, x = first_batch(x, batch_size)
     if batch is not None:
         build(model, batch if are_arrays(x) else keras.utils.unpack_x_y_sample_weight(batch)[0])
@@ -33,4 +33,4 @@ def build(model: keras.Model, batch: Any) -> None:
         if isinstance(model, keras.Sequential) and hasattr(batch, "shape"):
             model.build((None, *batch.shape[1:]))
         if not is_built(model):  # as `fit` does it on JAX and torch
-            backend.compute_output_spec(model, batch, training=False)
+            output_spec(model, batch, training=False)

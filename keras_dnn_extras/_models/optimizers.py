@@ -7,6 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dnn_extras._backends import value_on_host
+from keras_dnn_extras._keras_internals import batch_counter, learning_rate_or_schedule, weights_of_optimizer
+
 # What optimizers call their momentum. Muon has two: one for matrices, one for its Adam half.
 _MOMENTUM_NAMES = ("momentum", "beta_1", "adam_beta_1")
 
@@ -20,7 +23,7 @@ def innermost_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
     optimizer = unscaled(getattr(model, "optimizer", None))
     if isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
         return optimizer
-    rate = getattr(optimizer, "_learning_rate", None)
+    rate = learning_rate_or_schedule(optimizer)
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) or callable(rate):
         return optimizer
     raise ValueError(
@@ -37,8 +40,8 @@ def unscaled(optimizer: Any) -> Any:
 
 def momentum_names(optimizer: keras.optimizers.Optimizer) -> list[str]:
     """Return the names of the momenta that `optimizer` has in use, as `["beta_1"]`."""
-    found = {name: vars(optimizer).get(name) for name in _MOMENTUM_NAMES}
-    return [name for name, value in found.items() if isinstance(value, Real) and float(value) > 0]
+    momenta = {name: vars(optimizer).get(name) for name in _MOMENTUM_NAMES}
+    return [name for name, value in momenta.items() if isinstance(value, Real) and float(value) > 0]
 
 
 def recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
@@ -51,10 +54,10 @@ def learning_rate(optimizer: Any) -> float:
 
     Of the numbers that its variable rounds to that one, the shortest: the number that the user gave.
     """
-    rate = getattr(optimizer, "_learning_rate", None)
+    rate = learning_rate_or_schedule(optimizer)
     if not isinstance(rate, keras.Variable):
         return math.nan
-    value = keras.ops.convert_to_numpy(rate)
+    value = value_on_host(rate)
     if not np.isfinite(value):
         return float(value)
     shorter = (float(f"{float(value):.{digits}g}") for digits in range(1, 18))
@@ -63,9 +66,15 @@ def learning_rate(optimizer: Any) -> float:
 
 def iterations(optimizer: keras.optimizers.Optimizer) -> int:
     """Return the number of updates that `optimizer` has applied."""
-    return int(keras.ops.convert_to_numpy(optimizer.iterations))
+    return int(value_on_host(optimizer.iterations))
 
 
 def seen_batches(optimizer: keras.optimizers.Optimizer) -> int:
     """Return the number of batches whose gradients `optimizer` has been given."""
-    return int(keras.ops.convert_to_numpy(optimizer._iterations))
+    return int(value_on_host(batch_counter(optimizer)))
+
+
+def weights_with_state(optimizer: keras.optimizers.Optimizer) -> set[int]:
+    """Return the weights that `optimizer` has the state of, by `id(weight)`."""
+    inner = unscaled(optimizer)
+    return set(map(id, weights_of_optimizer(inner))) if inner.built else set()

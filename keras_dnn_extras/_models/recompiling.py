@@ -5,8 +5,14 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._backends import strategy_scope
-from keras_dnn_extras._keras_internals import refuse_in_fit
-from keras_dnn_extras._models.optimizer_state import carry_over, same_optimizer
+from keras_dnn_extras._keras_internals import (
+    flat_layers,
+    refuse_in_fit,
+    replace_optimizer,
+    set_trainable_at_compile,
+)
+from keras_dnn_extras._models.optimizer_copies import same_optimizer
+from keras_dnn_extras._models.optimizer_state import carry_over
 
 
 def recompile(model: keras.Model, learning_rate: Any = None) -> None:
@@ -35,12 +41,14 @@ def recompile(model: keras.Model, learning_rate: Any = None) -> None:
 
 def set_optimizer(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
     """Let `model` train with `optimizer` what is trainable now, as if it had been compiled with it."""
-    model.optimizer = optimizer
-    config = getattr(model, "_compile_config", None)
-    if config is not None and "optimizer" in config.config:
-        config.config["optimizer"] = optimizer
-    model.train_function = model.test_function = model.predict_function = None
+    replace_optimizer(model, optimizer)
     accept_trainable(model)
+
+
+def other_optimizers(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers that `model` has for a `train_step` of its own, besides the compiled one."""
+    optimizers = [value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)]
+    return [optimizer for optimizer in optimizers if optimizer is not model.optimizer]
 
 
 def check_recompilable(model: keras.Model) -> None:
@@ -48,12 +56,8 @@ def check_recompilable(model: keras.Model) -> None:
     refuse_in_fit(model)
     if not getattr(model, "compiled", False) or model.optimizer is None:
         return
-    others = [
-        name
-        for name, value in vars(model).items()
-        if isinstance(value, keras.optimizers.Optimizer) and value is not model.optimizer and value.built
-    ]
-    if others or isinstance(model.optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):
+    several = isinstance(model.optimizer, getattr(keras.optimizers, "MultiOptimizer", ()))
+    if several or any(other.built for other in other_optimizers(model)):
         raise ValueError(
             "The model is trained by more than one optimizer, of which it cannot be told which weights are "
             "theirs. Set `trainable` before they are built, and compile the model yourself. "
@@ -64,5 +68,4 @@ def check_recompilable(model: keras.Model) -> None:
 
 def accept_trainable(model: keras.Model) -> None:
     """Let Keras take what is trainable now for what the model was compiled with: it warns otherwise."""
-    if hasattr(model, "_compiled_trainable_state"):
-        model._compiled_trainable_state = {layer: layer.trainable for layer in model._flatten_layers()}
+    set_trainable_at_compile(model, {layer: layer.trainable for layer in flat_layers(model)})

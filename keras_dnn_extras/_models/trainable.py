@@ -5,8 +5,15 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals import replaced
-from keras_dnn_extras._models.layer_paths import chosen_layers
+from keras_dnn_extras._keras_internals import (
+    flat_layers,
+    weights_adapted_by_lora,
+    weights_of_layer_alone,
+    without_inner_layers,
+)
+from keras_dnn_extras._models.layer_selection import chosen_layers
+from keras_dnn_extras._models.weight_kinds import has_lora
+from keras_dnn_extras._rollback import Snapshot
 
 
 def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], value: bool) -> None:
@@ -22,31 +29,31 @@ def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], valu
     if not value:
         _refuse_moving(layers)
     if value and not model.trainable:
-        for layer in model._flatten_layers():  # those set apart from it would come to life with it
+        for layer in flat_layers(model):  # those set apart from it would come to life with it
             _set(layer, False)
     changed = {id(layer) for layer in layers}
     for layer in layers:
         _set(layer, value)
-        for weight in _adapted(layer):
+        for weight in weights_adapted_by_lora(layer) if has_lora(layer) else []:
             weight.trainable = False
     if not value:
         return
-    for outer in model._flatten_layers():
-        if outer.trainable or changed.isdisjoint(map(id, outer._flatten_layers(include_self=False))):
+    for outer in flat_layers(model):
+        if outer.trainable or changed.isdisjoint(map(id, flat_layers(outer, include_self=False))):
             continue
-        with replaced(outer, _layers=[], _trainable_variables=[]):
+        with without_inner_layers(outer, weights=False):
             outer.trainable = True
 
 
-def within(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
+def with_inner_layers(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
     """Return `layers` and all layers within them, each once."""
-    return list({id(inner): inner for layer in layers for inner in layer._flatten_layers()}.values())
+    return list({id(inner): inner for layer in layers for inner in flat_layers(layer)}.values())
 
 
 def weights_of(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Return the weights of `layer`, and of those within it, that may be trained."""
-    found = [variable for inner in layer._flatten_layers() for variable in inner._trainable_variables]
-    return list({id(variable): variable for variable in found}.values())
+    weights = [weight for inner in flat_layers(layer) for weight in weights_of_layer_alone(inner)]
+    return list({id(weight): weight for weight in weights}.values())
 
 
 def is_batch_norm(layer: keras.layers.Layer) -> bool:
@@ -54,36 +61,35 @@ def is_batch_norm(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-def to_unfreeze(
+def layers_to_unfreeze(
     model: keras.Model, layers: Any, batch_norm: bool, name: str = "layers"
 ) -> list[keras.layers.Layer]:
     """Return the layers that unfreezing `layers` sets, those within them included."""
-    found = within(chosen_layers(model, layers, name))
-    if batch_norm:
-        return found
-    others = [layer for layer in found if not is_batch_norm(layer)]
-    if not others:
+    chosen = with_inner_layers(chosen_layers(model, layers, name))
+    if not batch_norm:
+        chosen = [layer for layer in chosen if not is_batch_norm(layer)]
+    if not chosen:
         raise ValueError(
             "BatchNormalization stays frozen unless `batch_norm=True`, and there is nothing else in "
             f"`{name}`. Received: {name}={layers!r}, batch_norm=False"
         )
-    return others
+    return chosen
 
 
-def flags(model: keras.Model) -> list[tuple[keras.layers.Layer, bool, list[bool]]]:
-    """Return what `put_back` needs to undo `set_trainable`."""
-    return [
-        (layer, layer.trainable, [variable.trainable for variable in layer._trainable_variables])
-        for layer in model._flatten_layers()
+def trainable_flags(model: keras.Model) -> Snapshot:
+    """Return a snapshot of which layers and weights of `model` are trainable."""
+    flags = [
+        (layer, layer.trainable, [weight.trainable for weight in weights_of_layer_alone(layer)])
+        for layer in flat_layers(model)
     ]
 
+    def restore() -> None:
+        for layer, trainable, of_weights in flags:
+            _set(layer, trainable)
+            for weight, weight_trainable in zip(weights_of_layer_alone(layer), of_weights, strict=False):
+                weight.trainable = weight_trainable
 
-def put_back(found: list[tuple[keras.layers.Layer, bool, list[bool]]]) -> None:
-    """Make the layers as trainable as `flags` found them."""
-    for layer, value, of_variables in found:
-        _set(layer, value)
-        for variable, own in zip(layer._trainable_variables, of_variables, strict=False):
-            variable.trainable = own
+    return restore
 
 
 def _refuse_moving(layers: list[keras.layers.Layer]) -> None:
@@ -98,13 +104,6 @@ def _refuse_moving(layers: list[keras.layers.Layer]) -> None:
 
 def _set(layer: keras.layers.Layer, value: bool) -> None:
     """Set `trainable` of `layer` alone, where Keras sets it of all within, too."""
-    with replaced(layer, _layers=[]):
+    with without_inner_layers(layer):
         layer.trainable = not value  # TensorFlow takes no notice where it is the same
         layer.trainable = value
-
-
-def _adapted(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Return the weights in the place of which LoRA trains its own."""
-    if not getattr(layer, "lora_enabled", False):
-        return []
-    return [getattr(layer, name) for name in ("_kernel", "_embeddings") if hasattr(layer, name)]

@@ -5,11 +5,11 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src import backend  # private, as Keras has no other way to try a model without values
 
-from keras_dnn_extras._backends import random_states_kept
+from keras_dnn_extras._backends import random_generators
+from keras_dnn_extras._keras_internals import compiled_loss, loss_of_step, output_spec
 from keras_dnn_extras._models.data_shapes import are_arrays, first_batch, is_array, number_of_rows
-from keras_dnn_extras._models.rollback import loss_unbuilt_again
+from keras_dnn_extras._rollback import rolled_back
 
 _REMEDY = "Pass what `fit` takes: `(x, y)`, or a dataset of batches like those of the training data."
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # in which Keras prints a part of its messages
@@ -38,7 +38,7 @@ def with_checked_validation(
     if data is None or (targets and _is_own(model, "fit", "evaluate")):
         return x, fit_arguments
     rows = fit_arguments.get("batch_size") or 32
-    with random_states_kept():  # a data loader may draw its order
+    with rolled_back(random_generators()):  # a data loader may draw its order
         batch, fit_arguments["validation_data"] = _first_of(
             data, fit_arguments.get("validation_batch_size") or rows
         )
@@ -81,10 +81,10 @@ def _first_of(data: Any, rows: int) -> tuple[tuple, Any]:
 
 def _first_batch_of(parts: tuple, rows: int) -> tuple[tuple, Any]:
     """Return inputs, targets and weights of the first batch, and the first of `parts`, still whole."""
-    x, *others = parts
+    x, *beside = parts
     batch, whole = first_batch(x, rows)
     if batch is None or are_arrays(x):
-        return (batch, *(first_batch(part, rows)[0] for part in others)), whole
+        return (batch, *(first_batch(part, rows)[0] for part in beside)), whole
     return keras.utils.unpack_x_y_sample_weight(batch), whole
 
 
@@ -116,13 +116,12 @@ def _error_of_trial(model: keras.Model, batch: tuple, targets: bool) -> Exceptio
     """
     x, y, sample_weight = batch
     try:
-        with loss_unbuilt_again(model):
+        with rolled_back(compiled_loss(model)):
             # No `model.compute_output_spec`: it asks layers for shapes, which need not know the batch size.
-            outputs = backend.compute_output_spec(model, x, training=False)
+            outputs = output_spec(model, x, training=False)
             if targets and getattr(model, "compiled", False) and y is not None:
-                backend.compute_output_spec(
-                    model._compute_loss, x, y, outputs, sample_weight=sample_weight, training=False
-                )
+                loss = loss_of_step(model)
+                output_spec(loss, x, y, outputs, sample_weight=sample_weight, training=False)
     except Exception as error:
         return error
     return None

@@ -12,12 +12,12 @@ from keras_dnn_extras._keras_internals import (
     batch_counter,
     decays,
     learning_rate_or_schedule,
+    scalar_variables,
     set_rate_and_batches,
     updates_together,
     weight_of_optimizer,
     wrapped_methods,
 )
-from keras_dnn_extras._models import scalars
 from keras_dnn_extras._training_step.step_part import StepPart
 from keras_dnn_extras._training_step.timeline import Timeline
 
@@ -78,7 +78,7 @@ class LearningRateMultipliers(StepPart):
 
     def _updating_together(self, update_step: Callable) -> Callable:
         def update(gradients: list, weights: list, learning_rate: Any) -> None:
-            shared = list(scalars(self._optimizer).values())
+            shared = list(scalar_variables(self._optimizer).values())
             before = [value_of(variable) for variable in shared]
             for group, indices in self._by_group(weights).items():
                 for variable, value in zip(shared, before, strict=True):

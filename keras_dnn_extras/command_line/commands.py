@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m keras_dnn_extras", description="The command line.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     fuse.add_parser(commands)
-    given = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        given.run(given)
+        parsed.run(parsed)
     except UnusableError as error:
         print(error, file=sys.stderr)
         return UNUSABLE

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_dnn_extras.command_line.files import destination, keras_path, save
-from keras_dnn_extras.command_line.problems import telling
+from keras_dnn_extras.command_line.problems import reported_as
 from keras_dnn_extras.fusion import fuse_batch_norm
 
 
@@ -39,16 +39,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _fuse(source: str, target: pathlib.Path, modules: Sequence[str]) -> None:
-    with telling(f"{target}: cannot be written"):
+    with reported_as(f"{target}: cannot be written"):
         path = destination(target)
     for module in modules:
-        with telling(f"{module}: cannot be imported"):
+        with reported_as(f"{module}: cannot be imported"):
             _import(module)
-    with telling(f"{source}: cannot be loaded"):
+    with reported_as(f"{source}: cannot be loaded"):
         model = keras.saving.load_model(source, compile=False)
-    with telling(f"{source}: cannot be fused"):
+    with reported_as(f"{source}: cannot be fused"):
         result = fuse_batch_norm(model)
-    with telling(f"{target}: cannot be written"):
+    with reported_as(f"{target}: cannot be written"):
         save(result.model, path)
     _print(result.report)
 

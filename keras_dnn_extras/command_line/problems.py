@@ -1,4 +1,4 @@
-"""What a command was given and cannot be used, in one line."""
+"""What keeps a command from its work, told in one line."""
 
 import contextlib
 import re
@@ -12,14 +12,14 @@ class UnusableError(Exception):
 
 
 @contextlib.contextmanager
-def telling(what: str) -> Iterator[None]:
-    """Tell any exception as `what` and its reason."""
+def reported_as(problem: str) -> Iterator[None]:
+    """Raise any exception as an `UnusableError` that says `problem` and the reason."""
     try:
         yield
     # Keras checks no file that it loads. A damaged one raises whatever its reader, its code or an allocator
     # meets: RecursionError, AttributeError, IndexError, MemoryError, RuntimeError. A module may exit.
     except (Exception, SystemExit) as error:
-        raise UnusableError(f"{what}: {_reason(error)}") from error
+        raise UnusableError(f"{problem}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

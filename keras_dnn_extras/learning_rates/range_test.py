@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_bool, check_positive, check_verbose
-from keras_dnn_extras._models import built, innermost_optimizer, rehearsal
+from keras_dnn_extras._models import built, innermost_optimizer, rolled_back_training
 from keras_dnn_extras.learning_rates.decay_callbacks import ExponentialLR
 from keras_dnn_extras.learning_rates.range_test_arguments import (
     check_data,
@@ -105,7 +105,7 @@ def find_learning_rate(
             "Expected a model with trainable weights. Unfreeze some, and compile the model anew. "
             f"Received: model={model}"
         )
-    with rehearsal(model, low):
+    with rolled_back_training(model, low):
         model.fit(
             x,
             y,

@@ -8,7 +8,8 @@ from keras import tree
 from keras_dnn_extras._arguments import check_bool, check_number
 from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._keras_internals import functional_of
-from keras_dnn_extras._models import unconnected_on_error
+from keras_dnn_extras._models import check_model, graph_nodes
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.decoder import Mirror
 from keras_dnn_extras.pretraining.dense_transpose import DenseTranspose
 from keras_dnn_extras.pretraining.encoder_chain import Chain
@@ -59,7 +60,7 @@ def build_autoencoder(
     """
     check_reconstruction(encoder, tied, noise)
     check_encoder_built(encoder)
-    with unconnected_on_error([encoder]):
+    with rolled_back(graph_nodes([encoder]), only_on_error=True):
         chain = checked_chain(encoder, tied, noise)
         return _autoencoder(encoder, chain, tied, float(noise), output_activation)
 
@@ -68,18 +69,18 @@ def _autoencoder(
     encoder: keras.Model, chain: Chain, tied: bool, noise: float, output_activation: Any
 ) -> keras.Model:
     functional: Any = functional_of(encoder)
-    given = functional.inputs[0]
-    inputs = keras.Input(batch_shape=given.shape, dtype=given.dtype, name=given.name)
-    mirror = Mirror(DenseTranspose if tied else None, {encoder.name, given.name, "noise"})
+    tensor = functional.inputs[0]
+    inputs = keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+    mirror = Mirror(DenseTranspose if tied else None, {encoder.name, tensor.name, "noise"})
     outputs = inputs
     if noise:
         noisy = keras.layers.GaussianNoise(noise, name="noise", dtype=keras.config.floatx())
         for layer in [*mirror.scale(chain.front), noisy, *mirror.unscale(chain.front)]:
             outputs = layer(outputs)
-    outputs = tree.flatten(encoder(tree.pack_sequence_as(functional._inputs_struct, [outputs])))[0]
+    outputs = tree.flatten(encoder(tree.pack_sequence_as(functional.input, [outputs])))[0]
     for layer in [*mirror.core(chain.core, output_activation), *mirror.unscale(chain.front)]:
         outputs = layer(outputs)
-    inputs = tree.pack_sequence_as(functional._inputs_struct, [inputs])
+    inputs = tree.pack_sequence_as(functional.input, [inputs])
     return keras.Model(inputs, outputs, name=f"{encoder.name}_autoencoder")
 
 
@@ -90,18 +91,18 @@ def checked_chain(encoder: keras.Model, tied: bool, noise: float) -> Chain:
         ValueError: it is none, or has no mirror image of this kind.
     """
     chain = Chain.of(encoder)
-    given = chain.graph.inputs[0]
-    if noise and not keras.backend.is_float_dtype(given.dtype):
+    tensor = chain.graph.inputs[0]
+    if noise and not keras.backend.is_float_dtype(tensor.dtype):
         raise ValueError(
             f"Noise cannot be added to integers. Let the inputs be floats: `keras.Input(..., "
-            f'dtype="float32")`. Received: noise={noise}, inputs of dtype {given.dtype}'
+            f'dtype="float32")`. Received: noise={noise}, inputs of dtype {tensor.dtype}'
         )
     if tied:
-        others = [layer for layer in chain.linear if not isinstance(layer, keras.layers.Dense)]
-        if others:
+        convolutions = [layer for layer in chain.linear if not isinstance(layer, keras.layers.Dense)]
+        if convolutions:
             raise ValueError(
                 "Only dense layers are tied, by `DenseTranspose`. Leave `tied` False for an encoder with "
-                f"convolutions. Received: tied=True, and the layer {others[0].name!r}"
+                f"convolutions. Received: tied=True, and the layer {convolutions[0].name!r}"
             )
     # Once here, for errors: shapes that are not known, layers that cannot be made anew.
     with strategy_scope(encoder):
@@ -113,15 +114,9 @@ def checked_chain(encoder: keras.Model, tied: bool, noise: float) -> Chain:
 
 def check_reconstruction(encoder: Any, tied: Any, noise: Any) -> None:
     """Raise unless the arguments are of the right types and in their ranges."""
-    check_encoder(encoder)
+    check_model("encoder", encoder)
     check_bool("tied", tied)
     check_number("noise", noise, "from 0 to 1", lambda v: 0 <= v <= 1)
-
-
-def check_encoder(encoder: Any) -> None:
-    """Raise unless `encoder` is a model."""
-    if not isinstance(encoder, keras.Model):
-        raise TypeError(f"Expected `encoder` to be a Keras model. Received: encoder={encoder!r}")
 
 
 def check_encoder_built(encoder: keras.Model) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._arguments import check_positive
-from keras_dnn_extras._backends import random_states_kept, strategy_scope
+from keras_dnn_extras._backends import random_generators, strategy_scope
 from keras_dnn_extras._graphs import trial_copies
-from keras_dnn_extras._models import built, with_checked_validation
-from keras_dnn_extras.pretraining.autoencoder import check_encoder
+from keras_dnn_extras._models import built, check_model, layers_of_head, with_checked_validation
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.fit_arguments import (
     Optimizers,
     all_frozen,
@@ -78,13 +78,9 @@ def pretrain_auxiliary(
         Gidaris et al., Unsupervised Representation Learning by Predicting Image Rotations, 2018
         (https://arxiv.org/abs/1803.07728).
     """
-    check_encoder(encoder)
+    check_model("encoder", encoder)
     check_positive("epochs", epochs, Integral)
-    heads = list(head) if isinstance(head, (list, tuple)) else [head]
-    if not heads or not all(isinstance(layer, keras.layers.Layer) for layer in heads):
-        raise TypeError(
-            f"Expected `head` to be a layer, a list of layers or a model. Received: head={head!r}"
-        )
+    heads = layers_of_head(head)
     check_data(x)
     check_loss(loss)
     check_fit_arguments(fit_arguments)
@@ -92,22 +88,30 @@ def pretrain_auxiliary(
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     if not encoder.trainable_variables:
         raise all_frozen(encoder)
-
-    def under(layers: list[keras.layers.Layer]) -> UnderHead:
-        nonlocal x
-        with strategy_scope(encoder):
-            trainer = UnderHead(encoder, layers)
-            x = built(trainer, x, fit_arguments.get("batch_size") or 32)
-            compile_trainer(trainer, optimizers.fresh(), loss, fit_arguments)
-        return trainer
-
+    settings = encoder, optimizers, loss, fit_arguments
     copies = trial_copies(heads)
     if copies is None:
-        trainer = under(heads)
+        trainer, x = _under_head(heads, x, *settings)
         x, fit_arguments = with_checked_validation(trainer, x, y, fit_arguments)
     else:
-        with random_states_kept():
-            on_trial = under(copies)
+        with rolled_back(random_generators()):
+            on_trial, x = _under_head(copies, x, *settings)
         x, fit_arguments = with_checked_validation(on_trial, x, y, fit_arguments)
-        trainer = under(heads)
+        trainer, x = _under_head(heads, x, *settings)
     return history_of(encoder, fit_trainer(trainer, x, y, epochs=epochs, **fit_arguments))
+
+
+def _under_head(
+    layers: list[keras.layers.Layer],
+    x: Any,
+    encoder: keras.Model,
+    optimizers: Optimizers,
+    loss: Any,
+    fit_arguments: dict[str, Any],
+) -> tuple[UnderHead, Any]:
+    """Return `encoder` and `layers` as a model, built and compiled, and `x`, still whole."""
+    with strategy_scope(encoder):
+        trainer = UnderHead(encoder, layers)
+        x = built(trainer, x, fit_arguments.get("batch_size") or 32)
+        compile_trainer(trainer, optimizers.fresh(), loss, fit_arguments)
+    return trainer, x

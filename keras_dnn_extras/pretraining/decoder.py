@@ -7,7 +7,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_dnn_extras._backends import value_on_host
 from keras_dnn_extras._graphs import Call
+from keras_dnn_extras._models import unique_name
 from keras_dnn_extras.pretraining.encoder_chain import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -18,7 +20,7 @@ from keras_dnn_extras.pretraining.encoder_chain import (
     POOLINGS,
     RESHAPINGS,
     RESIZINGS,
-    check_known,
+    check_shape_known,
     is_left_out,
 )
 
@@ -31,12 +33,12 @@ class Mirror:
     Args:
         transposed_dense: makes the mirror image of a Dense, with `name` and `dtype`; None for a Dense of
             its own.
-        taken: names that no layer shall have.
+        names: those that no layer shall have.
     """
 
-    def __init__(self, transposed_dense: Callable[..., layers.Layer] | None, taken: Any = ()):
+    def __init__(self, transposed_dense: Callable[..., layers.Layer] | None, names: Any = ()):
         self._transposed_dense = transposed_dense
-        self._taken = set(taken)
+        self._names = set(names)
 
     def core(self, calls: list[Call], activation: Any = None) -> list[layers.Layer]:
         """Return the layers from the outputs of `calls` to their inputs, in the order of the way back.
@@ -45,23 +47,23 @@ class Mirror:
         their shape, and in the same order. Those of the code and of the inputs have no image; what the
         last layer makes goes through `activation`.
         """
-        made: list[layers.Layer] = []
+        mirrored: list[layers.Layer] = []
         features: list[layers.Layer] = []  # in the order of `calls`
-        within = False  # whether there is a layer with weights behind
+        after_weights = False  # whether there is a layer with weights behind
         for call in reversed(calls):
             layer = call.operation
-            if within and isinstance(layer, NORMALIZATIONS + ACTIVATIONS):
+            if after_weights and isinstance(layer, NORMALIZATIONS + ACTIVATIONS):
                 features.insert(0, self._again(layer))
             elif isinstance(layer, LINEAR):
-                if within and layer.activation is not keras.activations.linear:
+                if after_weights and layer.activation is not keras.activations.linear:
                     features.insert(0, self._activation(layer.activation, layer.name, layer.dtype_policy))
-                made += features
-                made += self._linear(call, made)
-                features, within = [], True
+                mirrored += features
+                mirrored += self._linear(call)
+                features, after_weights = [], True
             elif isinstance(layer, RESHAPINGS + RESIZINGS):
-                made += [*features, *self._shape(call)]
+                mirrored += [*features, *self._shape(call)]
                 features = []
-        return [*made, self._activation(activation, "reconstruction", keras.config.floatx())]
+        return [*mirrored, self._activation(activation, "reconstruction", keras.config.floatx())]
 
     def scale(self, front: list[Call]) -> list[layers.Layer]:
         """Return layers that do the same as the calls of a `front`."""
@@ -69,28 +71,24 @@ class Mirror:
 
     def unscale(self, front: list[Call]) -> list[layers.Layer]:
         """Return the layers that lead from what a `front` makes back to the inputs."""
-        made: list[layers.Layer] = []
+        unscaled: list[layers.Layer] = []
         for call in reversed(front):
             layer = call.operation
             if isinstance(layer, layers.Normalization):
-                made.append(self._normalization(layer, invert=not layer.invert))
+                unscaled.append(self._normalization(layer, invert=not layer.invert))
             elif isinstance(layer, layers.Rescaling):
                 scale, offset = (np.asarray(v, "float64") for v in (layer.scale, layer.offset))
                 name, dtype = self._name(layer.name, "inverted"), keras.config.floatx()
                 back = (1 / scale).tolist(), (-offset / scale).tolist()
-                made.append(layers.Rescaling(*back, name=name, dtype=dtype))
+                unscaled.append(layers.Rescaling(*back, name=name, dtype=dtype))
             elif isinstance(layer, RESHAPINGS):
-                made += self._shape(call)
-        return made
+                unscaled += self._shape(call)
+        return unscaled
 
     def _name(self, name: str, suffix: str) -> str:
-        first = found = f"{name}_{suffix}" if suffix else name
-        count = 1
-        while found in self._taken:
-            count += 1
-            found = f"{first}_{count}"
-        self._taken.add(found)
-        return found
+        unique = unique_name(f"{name}_{suffix}" if suffix else name, self._names)
+        self._names.add(unique)
+        return unique
 
     def _again(self, layer: Any) -> layers.Layer:
         if isinstance(layer, layers.Activation):  # its function may be one that is not registered
@@ -107,13 +105,13 @@ class Mirror:
     def _normalization(self, layer: Any, invert: bool) -> layers.Layer:
         mean, variance = layer.input_mean, layer.input_variance
         if mean is None:
-            mean, variance = map(keras.ops.convert_to_numpy, (layer.adapt_mean, layer.adapt_variance))
+            mean, variance = map(value_on_host, (layer.adapt_mean, layer.adapt_variance))
         name, dtype = self._name(layer.name, "inverted"), keras.config.floatx()
         return layers.Normalization(
             axis=layer.axis, mean=mean, variance=variance, invert=invert, name=name, dtype=dtype
         )
 
-    def _linear(self, call: Call, made: list[layers.Layer]) -> list[layers.Layer]:
+    def _linear(self, call: Call) -> list[layers.Layer]:
         layer, value = call.operation, call.inputs[0]
         settings: dict[str, Any] = {
             "name": self._name(layer.name, "transposed"),
@@ -140,7 +138,7 @@ class Mirror:
 
     def _shape(self, call: Call) -> list[layers.Layer]:
         layer, shape = call.operation, call.inputs[0].shape
-        check_known(call)
+        check_shape_known(call)
         if isinstance(layer, layers.Permute):
             back = tuple(int(i) + 1 for i in np.argsort(layer.dims))
             return [layers.Permute(back, name=self._name(layer.name, "mirrored"))]
@@ -161,26 +159,28 @@ class Mirror:
         Where the layer has not seen the last pixels, as with strides and no padding, they are zeros. What
         a layer has padded or cropped itself, without `again`, is cropped or padded in the same places.
         """
-        check_known(call)
+        check_shape_known(call)
         layer: Any = call.operation
-        shape, made = call.inputs[0].shape, call.outputs[0].shape
-        given = again.compute_output_shape((None, *made[1:])) if again is not None else made
+        shape, output_shape = call.inputs[0].shape, call.outputs[0].shape
+        again_shape = (
+            again.compute_output_shape((None, *output_shape[1:])) if again is not None else output_shape
+        )
         rank = len(shape) - 2
         first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
-        more = [(shape[first + i] or 0) - (given[first + i] or 0) for i in range(rank)]
+        more = [(shape[first + i] or 0) - (again_shape[first + i] or 0) for i in range(rank)]
         add, cut = ([(0, max(sign * m, 0)) for m in more] for sign in (1, -1))
         if again is None and hasattr(layer, "cropping"):
             add = [layer.cropping] if rank == 1 else list(layer.cropping)
         elif again is None:
             cut = [layer.padding] if rank == 1 else list(layer.padding)
-        found: list[layers.Layer] = []
+        fitted: list[layers.Layer] = []
         for edges, kinds, suffix in ((cut, CROPPINGS, "cropped"), (add, PADDINGS, "padded")):
             if any(map(any, edges)):
                 settings: dict[str, Any] = {"name": self._name(layer.name, suffix)}
                 if rank > 1:
                     settings["data_format"] = layer.data_format
-                found.append(kinds[rank](edges[0] if rank == 1 else tuple(edges), **settings))
-        return found
+                fitted.append(kinds[rank](edges[0] if rank == 1 else tuple(edges), **settings))
+        return fitted
 
 
 def _fresh(initializer: Any) -> Any:

@@ -1,14 +1,19 @@
 """A layer tied to the kernel of a Dense layer, for the way back."""
 
-import warnings
 from typing import Any
 
 import keras
 from keras import activations, constraints, initializers, ops, regularizers
 
-from keras_dnn_extras._arguments import PACKAGE, check_bool, counted
-from keras_dnn_extras._keras_internals import is_loading, layers_in_call, mark_shared, shared_object
-from keras_dnn_extras.pretraining.weight_tying import layers_before, twins
+from keras_dnn_extras._arguments import PACKAGE, check_bool
+from keras_dnn_extras._keras_internals import (
+    add_shared_weight,
+    is_loading,
+    mark_shared,
+    remove_weight,
+    shared_object,
+)
+from keras_dnn_extras.pretraining.weight_tying import Tie, check_dense, check_dense_built
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -62,7 +67,7 @@ class DenseTranspose(keras.layers.Layer):
         bias_constraint: Any = None,
         **kwargs: Any,
     ):
-        _check_dense(dense)
+        check_dense(dense)
         check_bool("use_bias", use_bias)
         super().__init__(**kwargs)
         self.activation = activations.get(activation)
@@ -73,9 +78,9 @@ class DenseTranspose(keras.layers.Layer):
         self.bias = None
         self.input_spec = keras.InputSpec(min_ndim=2)
         self.supports_masking = True
-        # Held out of Keras's sight: the bias of `dense` is no weight of this layer, nor frozen with it.
-        self._tie = _Tie(dense)
-        mark_shared(dense)
+        # Hidden from Keras: the bias of `dense` is no weight of this layer, nor frozen with it.
+        self._tie = Tie(dense)
+        mark_shared(dense, by=self)
 
     @property
     def dense(self) -> keras.layers.Dense:
@@ -100,22 +105,22 @@ class DenseTranspose(keras.layers.Layer):
             TypeError: `dense` is no `Dense`.
             ValueError: its kernel is not built, or has another shape.
         """
-        _check_dense(dense)
+        check_dense(dense)
         if self.built and dense is not self.dense:
-            _check_built(dense)
+            check_dense_built(dense)
             if tuple(dense.kernel.shape) != tuple(self.kernel.shape):
                 raise ValueError(
                     f"Expected `dense` to have a kernel of shape {tuple(self.kernel.shape)}, as the layer "
                     f"{self.name!r} was built for. Received: dense={dense}, of shape "
                     f"{tuple(dense.kernel.shape)}"
                 )
-            self._untrack_variable(self.kernel)
-            self._take(dense.kernel)
-        self._tie = _Tie(dense)
-        mark_shared(dense)
+            remove_weight(self, self.kernel)
+            self._add_kernel(dense)
+        self._tie = Tie(dense)
+        mark_shared(dense, by=self)
 
     def build(self, input_shape: Any) -> None:
-        _check_built(self.dense)
+        check_dense_built(self.dense)
         features, units = self.kernel.shape
         if input_shape[-1] != units:
             raise ValueError(
@@ -130,61 +135,31 @@ class DenseTranspose(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self._take(self.kernel)
+        self._add_kernel(self.dense)
         self.input_spec = keras.InputSpec(min_ndim=2, axes={-1: units})
 
-    def _take(self, kernel: keras.Variable) -> None:
-        """Have `kernel` as the last of the weights, so that their order is the same after `tie`."""
-        locked = self._tracker.locked
-        self._tracker.unlock()
-        # Not as Keras sorts it in: `trainable` would not reach a kernel that is frozen now.
-        self._tracker.add_to_store("trainable_variables", kernel)
-        self._post_track_variable(kernel)
-        if locked:
-            self._tracker.lock()
+    def _add_kernel(self, dense: keras.layers.Dense) -> None:
+        """Have the kernel as the last of the weights, so that their order is the same after `tie`."""
+        add_shared_weight(self, dense.kernel)
         if not self.trainable:
-            kernel.trainable = False
+            dense.kernel.trainable = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._tie.is_told_by_name:
-            self._find_dense((args, kwargs))
+        if self._tie.is_by_name:
+            dense = self._tie.find_dense(self, (args, kwargs))
+            if dense is not None:
+                self.tie(dense)
         return super().__call__(*args, **kwargs)
 
-    def _find_dense(self, inputs: Any) -> None:
-        """Tie the layer again that was made from a config, if what it is called with tells to what."""
-        before = layers_before(inputs)
-        found = twins(self.dense, layers_in_call() if before is None else before)
-        if found == [self.dense]:
-            self.tie(self.dense)
-        elif len(found) == 1 and (before is not None or not self.built):
-            self.tie(found[0])
-        elif not found and before is not None and self._tie.warns:
-            # On JAX `predict` calls the layers of a model, not the model, so that no error would come.
-            self._tie.warns = False
-            warnings.warn(
-                f"The layer {self.name!r} was made from its config and has a kernel of its own: the layer "
-                f"{self.dense.name!r} that it was tied to is not in the same model. If it is in a model "
-                "around it, call `layer.tie(dense)` with both layers.",
-                stacklevel=3,
-            )
-        elif found:
-            raise ValueError(
-                f"The layer {self.name!r} was made from its config, and has lost its tie to the layer "
-                f"{self.dense.name!r} of the model that calls it: they have a kernel each. Call "
-                f"`layer.tie(dense)` with both layers, or `layer.tie(layer.dense)` if that is meant, or "
-                f"copy the model by a `.keras` file, which keeps the tie. Received: "
-                f"{counted(len(found), 'layer')} of the name {self.dense.name!r}"
-            )
-
     def call(self, inputs: Any) -> Any:
-        _check_dense(self.dense)  # LoRA and quantization may have come since
+        check_dense(self.dense)  # LoRA and quantization may have come since
         outputs = ops.matmul(inputs, ops.transpose(self.kernel))
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return self.activation(outputs)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
-        _check_built(self.dense)
+        check_dense_built(self.dense)
         return (*input_shape[:-1], self.kernel.shape[0])
 
     def save_own_variables(self, store: Any) -> None:
@@ -213,43 +188,9 @@ class DenseTranspose(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DenseTranspose":
-        known = shared_object(config["dense"])
-        dense = known or keras.saving.deserialize_keras_object(config["dense"])
+        shared = shared_object(config["dense"])
+        dense = shared or keras.saving.deserialize_keras_object(config["dense"])
         layer = cls(**{**config, "dense": dense})
-        layer._tie.is_told_by_name = known is None
+        layer._tie.is_by_name = shared is None
         layer._tie.warns = not is_loading()
         return layer
-
-
-class _Tie:
-    """What Keras shall not take for a part of the layer that holds it.
-
-    Attributes:
-        is_told_by_name: whether the layer was made from a config, and `dense` with it, so that another one
-            of its name may be meant.
-        warns: whether to tell if none is found.
-    """
-
-    def __init__(self, dense: keras.layers.Dense):
-        self.dense = dense
-        self.is_told_by_name = False
-        self.warns = False
-
-
-def _check_dense(dense: Any) -> None:
-    if not isinstance(dense, keras.layers.Dense):
-        raise TypeError(f"Expected `dense` to be a `keras.layers.Dense`. Received: dense={dense!r}")
-    if dense.lora_enabled or dense.quantization_mode is not None:
-        what = "LoRA weights" if dense.lora_enabled else f"a kernel in {dense.quantization_mode}"
-        raise ValueError(
-            f"The layer {dense.name!r} has {what}, which no other layer can share. Tie a plain `Dense`. "
-            f"Received: dense={dense}"
-        )
-
-
-def _check_built(dense: keras.layers.Dense) -> None:
-    if not dense.built:
-        raise ValueError(
-            f"The layer {dense.name!r} has no kernel yet. Call it before the layer that is tied to it, or "
-            f"build it: `dense.build((None, features))`. Received: dense={dense}"
-        )

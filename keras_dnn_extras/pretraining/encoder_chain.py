@@ -10,6 +10,7 @@ from keras import layers
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._graphs import Call, Graph, values_of
+from keras_dnn_extras._models import is_quantized
 
 CONVOLUTIONS = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D),
@@ -36,7 +37,7 @@ _LEFT_OUT = (
     *(layers.ActivityRegularization, layers.Identity),
 )
 LINEAR = (layers.Dense, *CONVOLUTIONS)
-_KNOWN = (*LINEAR, *RESHAPINGS, *RESIZINGS, *NORMALIZATIONS, *ACTIVATIONS, *_SCALINGS, *_LEFT_OUT)
+_MIRRORED_KINDS = (*LINEAR, *RESHAPINGS, *RESIZINGS, *NORMALIZATIONS, *ACTIVATIONS, *_SCALINGS, *_LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -98,22 +99,22 @@ def _check_chain(encoder: keras.Model, graph: Graph) -> None:
             f"{counted(len(graph.inputs), 'input')} and "
             f"{counted(len(values_of(graph.outputs)), 'output')}"
         )
-    at = graph.inputs[0]
+    value = graph.inputs[0]
     for call in graph.calls:
-        if call.inputs != [at] or len(call.outputs) != 1:
+        if call.inputs != [value] or len(call.outputs) != 1:
             raise ValueError(
-                f"Expected each layer of `encoder` to take what the one before it makes: {_told(call)} "
+                f"Expected each layer of `encoder` to take what the one before it makes: {_name(call)} "
                 "does not, so there is no one way back. Write the decoder yourself, with `DenseTranspose` "
                 f"where weights are to be tied. Received: encoder={encoder}"
             )
-        at = call.outputs[0]
-    if values_of(graph.outputs) != [at]:
+        value = call.outputs[0]
+    if values_of(graph.outputs) != [value]:
         raise ValueError(
             f"Expected the output of `encoder` to come from its last layer. Received: encoder={encoder}"
         )
 
 
-def _told(call: Call) -> str:
+def _name(call: Call) -> str:
     return repr(getattr(call.operation, "name", call.operation))
 
 
@@ -133,31 +134,31 @@ def is_left_out(operation: Any) -> bool:
 
 
 def _check_layer(layer: Any, in_front: bool) -> None:
-    told = f"Received: the layer {getattr(layer, 'name', layer)!r}, `{type(layer).__name__}`"
+    received = f"Received: the layer {getattr(layer, 'name', layer)!r}, `{type(layer).__name__}`"
     if type(layer).__name__.startswith("Global"):
         raise ValueError(
             "Global pooling forgets the positions that a reconstruction needs. End the encoder before it, "
-            f"and let the head begin with it. {told}"
+            f"and let the head begin with it. {received}"
         )
-    if not isinstance(layer, _KNOWN) and not is_left_out(layer):
+    if not isinstance(layer, _MIRRORED_KINDS) and not is_left_out(layer):
         raise ValueError(
             "Expected `encoder` to have dense and convolutional layers, pooling, padding, reshaping, "
-            f"normalization, activations and dropout, and no others. {told}"
+            f"normalization, activations and dropout, and no others. {received}"
         )
     if isinstance(layer, _SCALINGS) and not in_front:
-        raise ValueError(f"Expected `Normalization` and `Rescaling` to be the first layers. {told}")
-    if getattr(layer, "quantization_mode", None) is not None:
-        raise ValueError(f"A quantized layer cannot be trained. Quantize the model afterwards. {told}")
+        raise ValueError(f"Expected `Normalization` and `Rescaling` to be the first layers. {received}")
+    if is_quantized(layer):
+        raise ValueError(f"A quantized layer cannot be trained. Quantize the model afterwards. {received}")
     if isinstance(layer, layers.Rescaling) and not np.all(layer.scale):
-        raise ValueError(f"Expected `scale` not to be 0. {told}")
+        raise ValueError(f"Expected `scale` not to be 0. {received}")
     if type(layer).__name__.endswith("1D") and getattr(layer, "data_format", "") == "channels_first":
-        raise ValueError(f"Expected layers of one dimension to have the channels last. {told}")
+        raise ValueError(f"Expected layers of one dimension to have the channels last. {received}")
 
 
-def check_known(call: Call) -> None:
+def check_shape_known(call: Call) -> None:
     shape = call.inputs[0].shape
     if None in shape[1:]:
         raise ValueError(
-            f"Expected the shape of the inputs of {_told(call)} to be known, for the way back to it. Give "
+            f"Expected the shape of the inputs of {_name(call)} to be known, for the way back to it. Give "
             f"`keras.Input` its full shape. Received: shape={shape}"
         )

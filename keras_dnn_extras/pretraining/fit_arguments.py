@@ -16,22 +16,23 @@ class Optimizers:
     """Optimizers of the same class and settings, none of them the one that was given."""
 
     def __init__(self, optimizer: Any):
-        given = keras.optimizers.Adam(1e-3) if optimizer is None else keras.optimizers.get(optimizer)
-        self._given = given
+        self._original = keras.optimizers.get(
+            keras.optimizers.Adam(1e-3) if optimizer is None else optimizer
+        )
         self.fresh()  # may be an error, which comes early then
 
     def fresh(self) -> keras.optimizers.Optimizer:
-        return same_optimizer(self._given)
+        return same_optimizer(self._original)
 
 
 def compile_trainer(trainer: keras.Model, optimizer: Any, loss: Any, fit_arguments: dict[str, Any]) -> None:
-    given = {name: fit_arguments[name] for name in _OF_COMPILE if name in fit_arguments}
-    trainer.compile(optimizer, loss, **given)
+    of_compile = {name: fit_arguments[name] for name in _OF_COMPILE if name in fit_arguments}
+    trainer.compile(optimizer, loss, **of_compile)
 
 
 def fit_trainer(trainer: keras.Model, x: Any, y: Any = None, **fit_arguments: Any) -> Any:
-    given = {name: value for name, value in fit_arguments.items() if name not in _OF_COMPILE}
-    return trainer.fit(x, y, **given)
+    of_fit = {name: value for name, value in fit_arguments.items() if name not in _OF_COMPILE}
+    return trainer.fit(x, y, **of_fit)
 
 
 def history_of(encoder: keras.Model, history: keras.callbacks.History) -> keras.callbacks.History:
@@ -55,8 +56,8 @@ def check_loss(loss: Any) -> None:
 
 
 def check_fit_arguments(fit_arguments: dict[str, Any]) -> None:
-    known = {*inspect.signature(keras.Model.fit).parameters, *_OF_COMPILE}
-    unknown = [name for name in fit_arguments if name not in known]
+    names = {*inspect.signature(keras.Model.fit).parameters, *_OF_COMPILE}
+    unknown = [name for name in fit_arguments if name not in names]
     if unknown:
         raise TypeError(f"`fit` has no argument {unknown[0]!r}. Received: {unknown[0]}=...")
 

@@ -7,7 +7,9 @@ import keras
 from keras import ops
 
 from keras_dnn_extras._graphs import Call
-from keras_dnn_extras._models import flags, put_back
+from keras_dnn_extras._keras_internals import takes_training
+from keras_dnn_extras._models import trainable_flags
+from keras_dnn_extras._rollback import Snapshot, rolled_back
 from keras_dnn_extras.pretraining.decoder import Mirror
 from keras_dnn_extras.pretraining.encoder_chain import Chain
 
@@ -16,34 +18,31 @@ class Trainer(keras.Model):
     """A model that trains `encoder` as a part of it, and is not to be kept.
 
     Args:
-        as_it_was: makes the layers of `encoder` as trainable as its user has them.
+        flags: a snapshot of which layers of `encoder` are trainable for its user.
     """
 
-    def __init__(self, encoder: keras.Model, as_it_was: Callable[[], None]):
+    def __init__(self, encoder: keras.Model, flags: Snapshot):
         super().__init__(name=f"pretraining_of_{encoder.name}")
-        self.encoder, self._as_it_was = encoder, as_it_was
+        self.encoder, self._flags_of_user = encoder, flags
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save the encoder, as its user has it: what a checkpoint is for."""
-        now = flags(self.encoder)
-        try:
-            self._as_it_was()
+        with rolled_back(trainable_flags(self.encoder)):
+            self._flags_of_user()
             self.encoder.save(*args, **kwargs)
-        finally:
-            put_back(now)
 
 
 class UnderHead(Trainer):
     """`encoder`, and layers after it."""
 
     def __init__(self, encoder: keras.Model, heads: list[keras.layers.Layer]):
-        super().__init__(encoder, as_it_was=lambda: None)
+        super().__init__(encoder, flags=lambda: None)
         self.heads = heads
 
     def call(self, x: Any, training: bool | None = None) -> Any:
         outputs = self.encoder(x, training=training)
         for layer in self.heads:
-            options = {"training": training} if layer._call_has_training_arg else {}
+            options = {"training": training} if takes_training(layer) else {}
             outputs = layer(outputs, **options)
         return outputs
 
@@ -55,7 +54,7 @@ class Reconstruction(Trainer):
     data that has no targets.
 
     Args:
-        encoder, as_it_was: as of every trainer.
+        encoder, flags: as of every trainer.
         chain: the encoder as one.
         block: calls of it, one after the other. Those before it are in inference mode.
         transposed_dense: as of `Mirror`.
@@ -65,14 +64,14 @@ class Reconstruction(Trainer):
     def __init__(
         self,
         encoder: keras.Model,
-        as_it_was: Callable[[], None],
+        flags: Snapshot,
         chain: Chain,
         block: list[Call],
         transposed_dense: Callable[..., keras.layers.Layer] | None,
         noise: float,
         output_activation: Any,
     ):
-        super().__init__(encoder, as_it_was)
+        super().__init__(encoder, flags)
         calls = chain.graph.calls
         self._plan = _Plan(
             chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
@@ -87,15 +86,15 @@ class Reconstruction(Trainer):
 
     def call(self, x: Any, training: bool | None = None) -> tuple:
         plan = self._plan
-        known = dict(zip(plan.inputs, plan.standardized(x), strict=True))
+        values = dict(zip(plan.inputs, plan.standardized(x), strict=True))
         for call in plan.before:
-            call.run(known)
-        target = ops.stop_gradient(known[plan.block[0].inputs[0]])
+            call.run(values)
+        target = ops.stop_gradient(values[plan.block[0].inputs[0]])
         if self.noise.stddev:
-            known[plan.block[0].inputs[0]] = self.noise(target, training=training)
+            values[plan.block[0].inputs[0]] = self.noise(target, training=training)
         for call in plan.block:
-            call.run(known, training)
-        reconstruction = self.decoder(known[plan.block[-1].outputs[0]], training=training)
+            call.run(values, training)
+        reconstruction = self.decoder(values[plan.block[-1].outputs[0]], training=training)
         return reconstruction, ops.cast(target, reconstruction.dtype)
 
     def compute_loss(

@@ -1,9 +1,6 @@
 """Unsupervised pretraining: an encoder learns to reconstruct unlabelled data."""
 
-import contextlib
-import functools
 import types
-from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
 
@@ -14,18 +11,18 @@ from keras import tree
 from keras_dnn_extras._arguments import check_bool, check_positive
 from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._graphs import Call
+from keras_dnn_extras._keras_internals import flat_layers
 from keras_dnn_extras._models import (
     built,
-    flags,
+    graph_nodes,
     is_array,
     number_of_rows,
-    put_back,
     set_trainable,
-    unconnected_on_error,
+    trainable_flags,
     weights_of,
     with_checked_validation,
-    within,
 )
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.autoencoder import (
     check_encoder_built,
     check_reconstruction,
@@ -120,7 +117,7 @@ def pretrain_autoencoder(
     optimizers = Optimizers(optimizer)
     x = built(encoder, x, fit_arguments.get("batch_size") or 32)
     check_encoder_built(encoder)
-    with unconnected_on_error([encoder]):
+    with rolled_back(graph_nodes([encoder]), only_on_error=True):
         chain = checked_chain(encoder, tied, noise)
     x, fit_arguments = with_checked_validation(encoder, x, None, fit_arguments, targets=False)
     blocks = [block for block in chain.blocks if _trained(block)] if greedy else [chain.core]
@@ -132,13 +129,14 @@ def pretrain_autoencoder(
     histories = []
     for i, block in enumerate(blocks):
         first = block[0] is chain.core[0]
-        with _flags_kept(encoder) as as_it_was:
+        flags = trainable_flags(encoder)
+        with rolled_back(flags):
             if greedy:
                 _freeze_others(encoder, block)
                 _say(i, len(blocks), block, fit_arguments)
             with strategy_scope(encoder):
                 activation = output_activation if first else None
-                trainer = Reconstruction(encoder, as_it_was, chain, block, transposed, noise, activation)
+                trainer = Reconstruction(encoder, flags, chain, block, transposed, noise, activation)
                 compile_trainer(trainer, optimizers.fresh(), loss if first else "mse", fit_arguments)
             histories.append(fit_trainer(trainer, x, epochs=epochs, **weighted))
     return _merged(encoder, histories) if greedy else history_of(encoder, histories[0])
@@ -149,14 +147,14 @@ def _with_targets(x: Any, fit_arguments: dict[str, Any]) -> dict[str, Any]:
 
     Keras drops the weights of arrays that have no targets, without a word.
     """
-    given = dict(fit_arguments)
+    arguments = dict(fit_arguments)
     is_arrays = all(map(is_array, tree.flatten(x)))
-    if given.get("sample_weight") is not None and is_arrays:  # `fit` refuses them beside a dataset
-        given["y"] = _zeros(x)
-    validation = given.get("validation_data")
+    if arguments.get("sample_weight") is not None and is_arrays:  # `fit` refuses them beside a dataset
+        arguments["y"] = _zeros(x)
+    validation = arguments.get("validation_data")
     if isinstance(validation, (list, tuple)) and len(validation) == 3 and validation[1] is None:
-        given["validation_data"] = (validation[0], _zeros(validation[0]), validation[2])
-    return given
+        arguments["validation_data"] = (validation[0], _zeros(validation[0]), validation[2])
+    return arguments
 
 
 def _zeros(x: Any) -> np.ndarray:
@@ -186,18 +184,9 @@ def _trained(block: list[Call]) -> bool:
 
 def _freeze_others(encoder: keras.Model, block: list[Call]) -> None:
     """Freeze what is not in `block`, and leave the rest as it is."""
-    own = {id(call.operation) for call in block}
-    others = [layer for layer in within([encoder]) if id(layer) not in own and not layer._layers]
-    set_trainable(encoder, others, False)
-
-
-@contextlib.contextmanager
-def _flags_kept(encoder: keras.Model) -> Iterator[Callable[[], None]]:
-    as_it_was = functools.partial(put_back, flags(encoder))
-    try:
-        yield as_it_was
-    finally:
-        as_it_was()
+    in_block = {id(call.operation) for call in block}
+    innermost = [layer for layer in flat_layers(encoder) if not flat_layers(layer, include_self=False)]
+    set_trainable(encoder, [layer for layer in innermost if id(layer) not in in_block], False)
 
 
 def _say(i: int, total: int, block: list[Call], fit_arguments: dict[str, Any]) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import h5py  # type: ignore[import-untyped]
 import keras
 
-from keras_dnn_extras._backends import value_on_host
+from keras_dnn_extras._keras_internals import metadata_file, weights_file
+from keras_dnn_extras._models import variable_values
+from keras_dnn_extras._rollback import rolled_back
 
 _KIND = keras.callbacks.BackupAndRestore
 
@@ -42,10 +44,8 @@ class Backup:
             ValueError: its folder is a remote one.
             RuntimeError: this version of Keras keeps its backups elsewhere.
         """
-        weights, metadata = _path(callback, "_weights_path"), _path(callback, "_training_metadata_path")
-        previous = [
-            _path(callback, f"_prev{name}") for name in ("_weights_path", "_training_metadata_path")
-        ]
+        weights, metadata = weights_file(callback), metadata_file(callback)
+        previous = weights_file(callback, previous=True), metadata_file(callback, previous=True)
         try:
             variables = _optimizer_variables(weights)
         except _UnreadableError:  # torn: Keras restores the one before, or says that it cannot
@@ -64,24 +64,6 @@ class Backup:
         return cls(epoch, saved_in, variables, metadata)
 
 
-def _path(callback: keras.callbacks.BackupAndRestore, name: str) -> Path:
-    if not hasattr(callback, name):
-        raise RuntimeError(
-            f"keras_dnn_extras needs `BackupAndRestore.{name}` to know what was unfrozen when the backup "
-            "was written, and this version of Keras does not have it. Install a version that is supported, "
-            "or resume from a saved model with `initial_epoch` instead. "
-            f"Received: keras=={keras.__version__}, callback={callback}"
-        )
-    path = str(getattr(callback, name))
-    if "://" in path:  # to `pathlib` there would be no file
-        raise ValueError(
-            "A backup in a remote folder cannot be read to know what was unfrozen when it was written. Use "
-            "a local `backup_dir`, or resume from a saved model with `initial_epoch` instead. "
-            f"Received: backup_dir={callback.backup_dir!r}"
-        )
-    return Path(path)
-
-
 def restore(
     callbacks: list[keras.callbacks.Callback], optimizer: keras.optimizers.Optimizer, logs: dict | None
 ) -> None:
@@ -89,16 +71,11 @@ def restore(
 
     If it fails, the variables that `optimizer` has now have the values that they have now.
     """
-    values = [(variable, value_on_host(variable)) for variable in optimizer.variables]
-    try:
+    with rolled_back(variable_values(optimizer.variables), only_on_error=True):
         for callback in callbacks:
             # What another class does may not bear to be done twice.
             if isinstance(callback, _KIND) and type(callback).on_train_begin is _KIND.on_train_begin:
                 callback.on_train_begin(logs)
-    except BaseException:
-        for variable, value in values:
-            variable.assign(value)
-        raise
 
 
 def _epoch(metadata: Path) -> int | None:

@@ -13,12 +13,12 @@ _MOMENTA = 0.95, 0.85  # at the ends of a cycle and in its middle, as in `OneCyc
 
 
 class FineTuneSchedule(LearningRateCallback):
-    """A one-cycle schedule for the head, and another one for all layers, each with its share of the rate.
+    """A one-cycle schedule for the head, and another one for all layers, each of which has a multiplier.
 
     Args:
         epochs, frozen_epochs: as in `fine_tune`.
         rates: the largest learning rate of each of the two.
-        shares: the share that each layer has of them, from the first layer to the last.
+        multipliers: by what they are multiplied for each layer, from the first layer to the last.
     """
 
     def __init__(
@@ -26,11 +26,11 @@ class FineTuneSchedule(LearningRateCallback):
         epochs: int,
         frozen_epochs: int,
         rates: tuple[float, float],
-        shares: list[tuple[keras.layers.Layer, float]],
+        multipliers: list[tuple[keras.layers.Layer, float]],
     ):
         super().__init__()
         self.epochs, self.frozen_epochs = epochs, frozen_epochs
-        self.rates, self.shares = rates, shares
+        self.rates, self.multipliers = rates, multipliers
 
     @property
     def _display_name(self) -> str:
@@ -57,8 +57,8 @@ class FineTuneSchedule(LearningRateCallback):
 
     def _join_step(self, step: TrainingStep) -> None:
         super()._join_step(step)
-        for layer, share in self.shares:
-            step.part(LearningRateMultipliers).multiply(weights_of(layer), share)
+        for layer, multiplier in self.multipliers:
+            step.part(LearningRateMultipliers).multiply(weights_of(layer), multiplier)
 
 
 def _in_turn(before: Curve, after: Curve, first: int) -> Curve:

@@ -9,17 +9,19 @@ from keras_dnn_extras._arguments import check_in_float32, check_number, check_po
 from keras_dnn_extras._models import (
     built,
     check_recompilable,
+    compiled_optimizer,
     innermost_optimizer,
     is_batch_norm,
     recompile,
     set_trainable,
-    trained_as_before_on_error,
+    trainable_flags,
     with_checked_validation,
-    within,
+    with_inner_layers,
 )
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.transfer.fine_tune_schedule import FineTuneSchedule
 from keras_dnn_extras.transfer.gradual_unfreezing import GradualUnfreezing
-from keras_dnn_extras.transfer.head_and_body import head_and_body, shares_of_rate
+from keras_dnn_extras.transfer.head_and_body import head_and_body, learning_rate_multipliers
 from keras_dnn_extras.transfer.training_plan import training_plan
 
 
@@ -91,14 +93,16 @@ def fine_tune(
     head, body = head_and_body(model)
     later = [layer for layer in body if not is_batch_norm(layer)]
     rates = learning_rate, learning_rate / divisor
-    shares = shares_of_rate(model, head + later, 1.0 if layer_decay is None else float(layer_decay))
-    schedule = FineTuneSchedule(epochs, frozen_epochs, rates, shares)
+    decay = 1.0 if layer_decay is None else float(layer_decay)
+    multipliers = learning_rate_multipliers(model, head + later, decay)
+    schedule = FineTuneSchedule(epochs, frozen_epochs, rates, multipliers)
     callbacks = [*_as_list(fit_arguments.pop("callbacks", None)), schedule]
     if later and frozen_epochs < epochs:
         callbacks.append(GradualUnfreezing({frozen_epochs: later}))
-    with trained_as_before_on_error(model):  # the layers that are trainable tell the next call the head
+    # After an error the layers that are trainable tell the next call the head.
+    with rolled_back(compiled_optimizer(model), trainable_flags(model), only_on_error=True):
         if (fit_arguments.get("initial_epoch") or 0) <= frozen_epochs:  # else it goes on with all of it
-            set_trainable(model, within(body), False)
+            set_trainable(model, with_inner_layers(body), False)
         set_trainable(model, head, True)
         recompile(model)
         if fit_arguments.get("verbose", "auto") != 0:

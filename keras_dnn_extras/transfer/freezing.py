@@ -6,14 +6,17 @@ import keras
 
 from keras_dnn_extras._arguments import check_bool, positive_float
 from keras_dnn_extras._models import (
+    check_model,
     check_recompilable,
     chosen_layers,
+    compiled_optimizer,
+    layers_to_unfreeze,
     recompile,
     set_trainable,
-    to_unfreeze,
-    trained_as_before_on_error,
-    within,
+    trainable_flags,
+    with_inner_layers,
 )
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.transfer.interruptions import forget_frozen
 
 
@@ -53,10 +56,10 @@ def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
         Yosinski et al., How transferable are features in deep neural networks?, 2014
         (https://arxiv.org/abs/1411.1792).
     """
-    check_model(model)
-    chosen = within(chosen_layers(model, layers))
+    check_model("model", model)
+    chosen = with_inner_layers(chosen_layers(model, layers))
     check_recompilable(model)
-    with trained_as_before_on_error(model):
+    with rolled_back(compiled_optimizer(model), trainable_flags(model), only_on_error=True):
         set_trainable(model, chosen, False)
         recompile(model)
     return model
@@ -96,7 +99,7 @@ def unfreeze(
     Reference:
         Ioffe & Szegedy, Batch Normalization, 2015 (https://arxiv.org/abs/1502.03167).
     """
-    check_model(model)
+    check_model("model", model)
     check_bool("batch_norm", batch_norm)
     if learning_rate is not None:
         learning_rate = positive_float("learning_rate", learning_rate)
@@ -105,15 +108,10 @@ def unfreeze(
                 "A model that is not compiled has no learning rate. Compile it with this one. "
                 f"Received: learning_rate={learning_rate}, model={model}"
             )
-    chosen = to_unfreeze(model, layers, batch_norm)
+    chosen = layers_to_unfreeze(model, layers, batch_norm)
     check_recompilable(model)
-    with trained_as_before_on_error(model):
+    with rolled_back(compiled_optimizer(model), trainable_flags(model), only_on_error=True):
         set_trainable(model, chosen, True)
         recompile(model, learning_rate)
     forget_frozen(model, chosen)
     return model
-
-
-def check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")

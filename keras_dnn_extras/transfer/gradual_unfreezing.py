@@ -1,45 +1,31 @@
 """Unfreeze a model layer by layer while it trains."""
 
-import re
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_dnn_extras._arguments import PACKAGE, check_bool, check_number, check_verbose, config_of, counted
+from keras_dnn_extras._arguments import PACKAGE, check_bool, check_verbose, config_of
 from keras_dnn_extras._backends import strategy_scope
-from keras_dnn_extras._keras_internals import callbacks_of_fit
+from keras_dnn_extras._keras_internals import callbacks_of_fit, trainable_at_compile
 from keras_dnn_extras._models import (
     check_rebuildable,
-    flags,
     innermost_optimizer,
-    layers_by_path,
-    owners,
-    put_back,
+    optimizer_attributes,
     seen_batches,
     set_trainable,
-    to_unfreeze,
-    unfrozen_as_before_on_error,
+    trainable_flags,
     unscaled,
-    variables_if_built,
+    weights_with_state,
 )
+from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras._training_step import LearningRateMultipliers, StepCallback, TrainingStep
 from keras_dnn_extras.transfer.backups import Backup, restore
 from keras_dnn_extras.transfer.interruptions import forget_frozen, freeze_again, remember_frozen
-
-
-@dataclass(frozen=True)
-class _Stage:
-    epoch: int
-    layers: list[keras.layers.Layer]
-
-    @property
-    def weights(self) -> list[keras.Variable]:
-        found = [variable for layer in self.layers for variable in layer._trainable_variables]
-        return list({id(variable): variable for variable in found}.values())
+from keras_dnn_extras.transfer.resumption import reached_stages
+from keras_dnn_extras.transfer.unfreezing_plan import check_plan, plan_from_config, plan_to_config
+from keras_dnn_extras.transfer.unfreezing_stages import Stage, refuse_unfrozen, stages_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -96,29 +82,34 @@ class GradualUnfreezing(StepCallback):
 
     def __init__(self, plan: Mapping[int, Any], *, batch_norm: bool = False, verbose: int = 0):
         super().__init__()
-        _check_plan(plan)
+        check_plan(plan)
         check_bool("batch_norm", batch_norm)
         check_verbose(verbose)
         self.plan = {int(epoch): plan[epoch] for epoch in sorted(plan)}
         self.batch_norm = batch_norm
         self.verbose: int = verbose
         self.unfrozen: dict[int, list[str]] = {}
-        self._left: list[_Stage] = []
+        self._begin_fit([])
+
+    def _begin_fit(self, stages: list[Stage]) -> None:
+        self._stages_left = stages
+        self._reached: list[Stage] = []  # before the first epoch
+        self._in_backup: set[int] = set()  # the epochs of those that a backup has the state of
+        self._starts: dict[int, int] = {}  # the batch that each unfrozen weight begins in, by its id
+        self._started = False
         self._to_restore: list[keras.callbacks.Callback] = []
 
     def get_config(self) -> dict[str, Any]:
-        plan = {epoch: _as_config(layers) for epoch, layers in self.plan.items()}
-        return {"plan": plan, **config_of(self, "batch_norm", "verbose")}
+        return {"plan": plan_to_config(self.plan), **config_of(self, "batch_norm", "verbose")}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradualUnfreezing":
-        plan = {int(epoch): _from_config(layers) for epoch, layers in config["plan"].items()}
-        return cls(**{**config, "plan": plan})
+        return cls(**{**config, "plan": plan_from_config(config["plan"])})
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {
-            "_left": [],
-            "_restored": [],
+            "_stages_left": [],
+            "_reached": [],
             "_starts": {},
             "_to_restore": [],
         }
@@ -134,28 +125,31 @@ class GradualUnfreezing(StepCallback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         innermost_optimizer(self.model)
-        with unfrozen_as_before_on_error(self.model):
+        with self._frozen_again_on_error():
             super().on_train_begin(logs)
             if self._to_restore:
                 restore(self._to_restore, self.model.optimizer, logs)
         self._to_restore = []
 
-    def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
-        for other in callbacks:
-            if isinstance(other, GradualUnfreezing):
-                raise ValueError(
-                    "There are two `GradualUnfreezing`. Put all epochs into the plan of one. "
-                    f"Received: callbacks={[self, *callbacks]}"
-                )
-        self._left = [
-            _Stage(epoch, to_unfreeze(self.model, layers, self.batch_norm, name=f"plan[{epoch}]"))
-            for epoch, layers in self.plan.items()
-        ]
+    def _frozen_again_on_error(self) -> contextlib.AbstractContextManager:
+        """Leave what is frozen, and which variables the optimizer has, as they are if the block fails.
+
+        The optimizer stays the same object, and trains nothing meanwhile.
+        """
+        model = self.model
+        return rolled_back(
+            optimizer_attributes(model.optimizer),
+            trainable_at_compile(model),
+            trainable_flags(model),
+            only_on_error=True,
+        )
+
+    def _set_up(self, others: list[keras.callbacks.Callback]) -> None:
+        self._refuse_another(others)
+        self._begin_fit(stages_of(self.model, self.plan, self.batch_norm))
         self.unfrozen = {}
-        self._starts: dict[int, int] = {}
-        self._started = False
-        backup = Backup.latest(callbacks)
-        self._to_restore = callbacks if backup else []
+        backup = Backup.latest(others)
+        self._to_restore = others if backup else []
         if self.model.built:
             with strategy_scope(self.model):
                 check_rebuildable(self.model.optimizer, self.model.trainable_variables)
@@ -163,74 +157,37 @@ class GradualUnfreezing(StepCallback):
             freeze_again(self.model)
         remember_frozen(self.model)
         # In fits before this one, and not forgotten.
-        self._trained = self._known() & set(map(id, self.model.trainable_variables))
-        self._restored = [
-            stage for stage in self._left if stage.epoch <= (backup.saved_in if backup else 0)
-        ]
-        self._in_backup: set[int] = set()
-        if backup and backup.optimizer_variables is not None and self.model.built:
-            self._restored = self._stages_in(backup)
-        if backup:
-            self._in_backup = {stage.epoch for stage in self._restored}
-        for stage in self._restored:
+        self._trained_before = weights_with_state(self.model.optimizer) & self._trainable()
+        self._reached = reached_stages(self.model, self._stages_left, backup, self.plan)
+        self._in_backup = {stage.epoch for stage in self._reached} if backup else set()
+        for stage in self._reached:
             set_trainable(self.model, stage.layers, True)
 
-    def _stages_in(self, backup: Backup) -> list[_Stage]:
-        """Return the stages that were reached when the weights of `backup` were saved.
-
-        The weights file tells: it has the optimizer's state of all weights that were trained. The other
-        file may be older, if the process died between the two, and may have a wrong epoch after a second
-        interruption if Keras saves every so many batches.
-        """
-        as_told = len(self._restored)
-        counts = [as_told, *range(as_told + 1, len(self._left) + 1), *reversed(range(as_told))]
-        for count in counts:
-            stages = self._left[:count]
-            if self._optimizer_variables(stages) == backup.optimizer_variables:
-                break
-        else:
+    def _refuse_another(self, others: list[keras.callbacks.Callback]) -> None:
+        if any(isinstance(other, GradualUnfreezing) for other in others):
             raise ValueError(
-                f"The backup has {backup.optimizer_variables} variables of an optimizer, which fits what "
-                "is trained in no epoch of the plan. Resume with the model, the optimizer and the plan of "
-                "the interrupted `fit`, or delete the backup. Received: "
-                f"plan={self.plan}, optimizer={self.model.optimizer}, backup_dir={backup.epoch_file.parent}"
+                "There are two `GradualUnfreezing`. Put all epochs into the plan of one. "
+                f"Received: callbacks={[self, *others]}"
             )
-        if stages and stages[-1].epoch > backup.epoch:
-            raise ValueError(
-                f"The weights in the backup were saved in epoch {stages[-1].epoch} or later, but training "
-                f"would go on in epoch {backup.epoch}: the process ended between the two files of the "
-                "backup, or was interrupted twice with `save_freq` in batches, or the file cannot be read. "
-                "Write the epoch that was interrupted as `epoch` into "
-                f"{str(backup.epoch_file)!r}, or delete the backup. "
-                f"Received: plan={self.plan}"
-            )
-        return stages
 
-    def _optimizer_variables(self, stages: list[_Stage]) -> int:
-        """Return how many variables the optimizer has where `stages` are reached."""
-        model, before = self.model, flags(self.model)
-        try:
-            for stage in stages:
-                set_trainable(model, stage.layers, True)
-            with strategy_scope(model):
-                return variables_if_built(model.optimizer, model.trainable_variables)
-        finally:
-            put_back(before)
+    def _trainable(self) -> set[int]:
+        """Return the `id` of each weight that is trainable now."""
+        return set(map(id, self.model.trainable_variables))
 
     def _join_step(self, step: TrainingStep) -> None:
-        stages = list(self._left)
-        step.expect_weights(lambda: [variable for stage in stages for variable in stage.weights])
-        if self._restored or self._known() - set(map(id, self.model.trainable_variables)):
+        stages = list(self._stages_left)
+        step.expect_weights(lambda: [weight for stage in stages for weight in stage.weights])
+        if self._reached or weights_with_state(self.model.optimizer) - self._trainable():
             step.rebuild()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
-        due = [stage for stage in self._left if stage.epoch <= epoch]
-        self._left = [stage for stage in self._left if stage.epoch > epoch]
+        due = [stage for stage in self._stages_left if stage.epoch <= epoch]
+        self._stages_left = [stage for stage in self._stages_left if stage.epoch > epoch]
         if not self._started:
-            self._refuse_unfrozen()
+            refuse_unfrozen(self.model, self._stages_left, self.plan)
         if due:
-            with unfrozen_as_before_on_error(self.model):
+            with self._frozen_again_on_error():
                 self._unfreeze(due, epoch)
             self._record(due)
         self._started = True
@@ -239,94 +196,22 @@ class GradualUnfreezing(StepCallback):
         super().on_train_end(logs)
         forget_frozen(self.model)
 
-    def _refuse_unfrozen(self) -> None:
-        weights = {id(variable) for variable in self.model.trainable_variables}
-        for stage in self._left:
-            found = [v for v in stage.weights if id(v) in weights]
-            if found and (self.plan[stage.epoch] is not None or len(found) == len(stage.weights)):
-                path = owners(self.model)[id(found[0])]
-                raise ValueError(
-                    f"The layer {path!r} is to be unfrozen in epoch {stage.epoch}, but it is not frozen. "
-                    f"Call `freeze(model, {path!r})` before `fit`, or leave it out of the plan. "
-                    f"Received: plan={self.plan}"
-                )
-
-    def _unfreeze(self, stages: list[_Stage], epoch: int) -> None:
-        known = self._known()
+    def _unfreeze(self, stages: list[Stage], epoch: int) -> None:
+        with_state = weights_with_state(self.model.optimizer)
+        now = seen_batches(unscaled(self.model.optimizer))
         for stage in stages:
             set_trainable(self.model, stage.layers, True)
             resumed = stage.epoch < epoch or stage.epoch in self._in_backup
             begin = self._step.timeline.batches_until(stage.epoch, epoch) if resumed else 0
-            now = seen_batches(unscaled(self.model.optimizer))
-            for key in map(id, stage.weights):
-                if key not in self._starts:  # of an earlier stage
-                    in_state = key in (known if resumed else self._trained)
-                    self._starts[key] = begin if in_state else now
+            for weight in map(id, stage.weights):
+                if weight not in self._starts:  # of an earlier stage
+                    goes_on = weight in (with_state if resumed else self._trained_before)
+                    self._starts[weight] = begin if goes_on else now
         self._step.part(LearningRateMultipliers).starts = self._starts
         self._step.rebuild()
 
-    def _record(self, stages: list[_Stage]) -> None:
+    def _record(self, stages: list[Stage]) -> None:
         for stage in stages:
-            self.unfrozen[stage.epoch] = _paths(self.model, stage)
+            self.unfrozen[stage.epoch] = stage.paths(self.model)
             if self.verbose:
-                self._tell(stage)
-
-    def _known(self) -> set[int]:
-        """Return the weights that the optimizer has the state of, by `id(weight)`."""
-        optimizer = unscaled(self.model.optimizer)
-        return set(map(id, optimizer._trainable_variables)) if optimizer.built else set()
-
-    def _tell(self, stage: _Stage) -> None:
-        weights = sum(int(np.prod(variable.shape)) for variable in stage.weights)
-        names = self.unfrozen[stage.epoch]
-        what = ", ".join(names[:1]) or "no layer with weights"
-        if len(names) > 1:
-            what = f"{counted(len(names), 'layer')}, {names[0]} to {names[-1]}"
-        print(
-            f"\nEpoch {stage.epoch + 1}: GradualUnfreezing unfroze {what} ({counted(weights, 'weight')})."
-        )
-
-
-def _paths(model: keras.Model, stage: _Stage) -> list[str]:
-    weights = {id(variable) for variable in stage.weights}
-    return [
-        path
-        for path, layer in layers_by_path(model).items()
-        if any(id(variable) in weights for variable in layer.weights)
-    ]
-
-
-def _check_plan(plan: Any) -> None:
-    if not isinstance(plan, Mapping):
-        raise TypeError(f"Expected `plan` to be a dict from epochs to layers. Received: plan={plan!r}")
-    if not plan:
-        raise ValueError(f"Expected `plan` to have at least one epoch. Received: plan={plan!r}")
-    for epoch, layers in plan.items():
-        check_number("the epochs of plan", epoch, "at least 0", lambda epoch: epoch >= 0, Integral)
-        for item in layers if isinstance(layers, (list, tuple)) else [layers]:
-            known = (str, Integral, slice, re.Pattern, keras.layers.Layer)
-            if item is not None and (isinstance(item, bool) or not isinstance(item, known)):
-                raise TypeError(
-                    "Expected the layers of `plan` to be None, a name, an int, a slice, a layer, a "
-                    f"compiled regular expression, or a list of these. Received: plan={plan!r}"
-                )
-
-
-def _as_config(layers: Any) -> Any:
-    if isinstance(layers, (list, tuple)):
-        return [_as_config(item) for item in layers]
-    if isinstance(layers, slice):
-        return {"slice": [layers.start, layers.stop, layers.step]}
-    if isinstance(layers, re.Pattern):
-        return {"regex": layers.pattern, "flags": layers.flags}
-    return layers.name if isinstance(layers, keras.layers.Layer) else layers
-
-
-def _from_config(layers: Any) -> Any:
-    if isinstance(layers, (list, tuple)):
-        return [_from_config(item) for item in layers]
-    if isinstance(layers, dict):
-        return (
-            slice(*layers["slice"]) if "slice" in layers else re.compile(layers["regex"], layers["flags"])
-        )
-    return layers
+                print(f"\n{stage.summary(self.model)}")

@@ -1,64 +1,69 @@
-"""Which layers are the head of a model, and which share of the learning rate each one has."""
+"""Which layers are the head of a model, and how fast each layer learns."""
 
 from typing import Any
 
 import keras
 
 from keras_dnn_extras._graphs import Graph, values_of
-from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, within
+from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, with_inner_layers
 
 
 def head_and_body(model: keras.Model) -> tuple[list[keras.layers.Layer], list[keras.layers.Layer]]:
+    """Return the layers that train first, and all others."""
     layers = list(layers_by_path(model).values())
-    weighty = [layer for layer in layers if weights_of(layer) and not is_batch_norm(layer)]
-    if not weighty:
+    weighted = [layer for layer in layers if weights_of(layer) and not is_batch_norm(layer)]
+    if not weighted:
         raise ValueError(f"The model has no layer with weights to train. Received: model={model}")
-    trained = [layer for layer in weighty if layer.trainable and layer.trainable_variables]
-    if 0 < len(trained) < len(weighty):
+    trained = [layer for layer in weighted if layer.trainable and layer.trainable_variables]
+    if 0 < len(trained) < len(weighted):
         head = [layer for layer in layers if weights_of(layer) and layer.trainable_variables]
     else:
-        head = _output_layers(model, weighty)
+        head = _output_layers(model, weighted)
     chosen = set(map(id, head))
     return head, [layer for layer in layers if id(layer) not in chosen]
 
 
-def _output_layers(model: keras.Model, weighty: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
-    """Return the last layers with weights on the way to the outputs."""
+def _output_layers(model: keras.Model, weighted: list[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """Return those of the layers with weights that come last on the way to each output."""
     graph = Graph.of(model)
     if graph is None:
-        return weighty[-1:]
+        return weighted[-1:]
     made_by = {value: call for call in graph.calls for value in call.outputs}
-    left, found = values_of(graph.outputs), []
-    while left:
-        call = made_by.get(left.pop())
+    values, output_layers = values_of(graph.outputs), []
+    while values:
+        call = made_by.get(values.pop())
         if call is None:
             continue
-        own = (
-            [layer for layer in weighty if layer in within([call.operation])]
-            if _is_layer(call.operation)
-            else []
-        )
-        if own:
-            found.append(own[-1])
+        within = set(map(id, with_inner_layers([call.operation]))) if _is_layer(call.operation) else set()
+        with_weights = [layer for layer in weighted if id(layer) in within]
+        if with_weights:
+            output_layers.append(with_weights[-1])
         else:
-            left += call.inputs
-    return [layer for layer in weighty if any(layer is one for one in found)]
+            values += call.inputs
+    return [layer for layer in weighted if any(layer is one for one in output_layers)]
 
 
-def shares_of_rate(
+def learning_rate_multipliers(
     model: keras.Model, layers: list[keras.layers.Layer], decay: float
 ) -> list[tuple[keras.layers.Layer, float]]:
-    """Return the layers with weights from the first to the last, and the share of the rate of each."""
-    place = {id(layer): i for i, layer in enumerate(layers_by_path(model).values())}
+    """Return by what the learning rate of each layer with weights is multiplied, first layers first."""
+    order = {id(layer): i for i, layer in enumerate(layers_by_path(model).values())}
+    first_calls = _first_calls(model)
+    with_weights = [layer for layer in layers if weights_of(layer)]
+    ordered = sorted(with_weights, key=lambda layer: (first_calls.get(id(layer), -1), order[id(layer)]))
+    from_output = range(len(ordered))[::-1]
+    return [(layer, decay**i) for i, layer in zip(from_output, ordered, strict=True)]
+
+
+def _first_calls(model: keras.Model) -> dict[int, int]:
+    """Return the number of the first call of each layer, by `id(layer)`, where the graph tells it."""
     graph = Graph.of(model)
-    called: dict[int, int] = {}
+    numbers: dict[int, int] = {}
     for i, call in enumerate(graph.calls if graph else []):
         if _is_layer(call.operation):
-            for layer in within([call.operation]):
-                called.setdefault(id(layer), i)
-    with_weights = [layer for layer in layers if weights_of(layer)]
-    ordered = sorted(with_weights, key=lambda layer: (called.get(id(layer), -1), place[id(layer)]))
-    return [(layer, decay**i) for i, layer in zip(range(len(ordered))[::-1], ordered, strict=True)]
+            for layer in with_inner_layers([call.operation]):
+                numbers.setdefault(id(layer), i)
+    return numbers
 
 
 def _is_layer(operation: Any) -> bool:

@@ -5,6 +5,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import keras
 
+from keras_dnn_extras._keras_internals import flat_layers
 from keras_dnn_extras._models import set_trainable
 
 # Weak within too: a frozen model, or a layer that refers to it, would keep its own entry alive.
@@ -13,7 +14,7 @@ _FROZEN: WeakKeyDictionary[keras.Model, WeakSet[keras.layers.Layer]] = WeakKeyDi
 
 def remember_frozen(model: keras.Model) -> None:
     """Remember what is frozen in `model`, as a `fit` begins."""
-    _FROZEN[model] = WeakSet(layer for layer in model._flatten_layers() if not layer.trainable)
+    _FROZEN[model] = WeakSet(layer for layer in flat_layers(model) if not layer.trainable)
 
 
 def freeze_again(model: keras.Model) -> None:
@@ -28,5 +29,5 @@ def forget_frozen(model: keras.Model, layers: Iterable[keras.layers.Layer] | Non
         return
     unfrozen = set(map(id, layers))
     for layer in list(_FROZEN.get(model, ())):
-        if not unfrozen.isdisjoint(map(id, layer._flatten_layers())):
+        if not unfrozen.isdisjoint(map(id, flat_layers(layer))):
             _FROZEN[model].discard(layer)

@@ -15,7 +15,8 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._backends import no_trace, random_states_kept
+from keras_dnn_extras._backends import no_trace, random_generators
+from keras_dnn_extras._rollback import rolled_back
 
 _LAYERS = keras.layers
 DROPPING = (
@@ -141,7 +142,7 @@ def _outputs(layer: Any, call: Callable, arguments: tuple, training: bool, times
     if layer._call_has_training_arg or call is not _own_call(layer):
         kwargs = {**kwargs, "training": training}
     found = []
-    with random_states_kept(), _attributes_kept(layer), no_trace():
+    with rolled_back(random_generators()), _attributes_kept(layer), no_trace():
         for _ in range(times):
             with _code_of_the_user():
                 outputs = tree.flatten(call(_stand_in(layer), *args, **kwargs))
@@ -187,7 +188,7 @@ def _built(layer: Any) -> Any:
     """Return a recurrent layer that is built: `layer`, or another one from its config."""
     if layer.built or not isinstance(layer, _RECURRENT):
         return layer
-    with random_states_kept(), _code_of_the_user():
+    with rolled_back(random_generators()), _code_of_the_user():
         other = type(layer).from_config(layer.get_config())
         other.build((None, None, _LENGTH))
     return other

@@ -1,6 +1,8 @@
 """DenseTranspose: one kernel for two layers, through files, copies, freezing and mixed precision."""
 
 import copy
+import gc
+import json
 import warnings
 import zipfile
 
@@ -242,6 +244,38 @@ def test_a_decoder_by_itself_keeps_a_kernel_of_its_own(tmp_path):
     again = keras.Sequential([keras.Input((FEATURES,)), encoder, alone])
     with pytest.raises(ValueError, match="lost its tie"):
         again(data())
+
+
+def test_nothing_is_left_on_the_dense_layer_of_the_user(tmp_path):
+    dense = L.Dense(UNITS, name="there")
+    dense.build((None, FEATURES))
+    attributes = set(vars(dense))
+    back = kdx.DenseTranspose(dense, name="back")
+    back.build((None, UNITS))
+    keras.Sequential([dense, back]).save(tmp_path / "model.keras")
+    assert set(vars(dense)) == attributes
+    assert type(dense) is L.Dense
+
+
+def test_a_dense_layer_counts_as_shared_while_the_layer_tied_to_it_exists(tmp_path):
+    dense = L.Dense(UNITS, name="there")
+    encoder = keras.Sequential([keras.Input((FEATURES,)), dense])
+    back = kdx.DenseTranspose(dense)
+    is_shared = []
+    for _ in range(2):
+        encoder.save(tmp_path / "encoder.keras")
+        with zipfile.ZipFile(tmp_path / "encoder.keras") as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        is_shared.append("shared_object_id" in layers[-1])
+        back = None
+        gc.collect()
+    assert (back, is_shared) == (None, [True, False])
+
+
+def test_a_version_of_keras_that_begins_files_otherwise_is_an_error_of_this_layer_alone(monkeypatch):
+    monkeypatch.delattr("keras.src.saving.serialization_lib.ObjectSharingScope")
+    with pytest.raises(RuntimeError, match=r"`DenseTranspose` needs `[\w.]+\.ObjectSharingScope`"):
+        kdx.DenseTranspose(L.Dense(UNITS))
 
 
 # -- other features --------------------------------------------------------------------------------------

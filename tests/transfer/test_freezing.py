@@ -714,7 +714,7 @@ def test_an_interrupt_leaves_what_is_frozen_and_the_optimizer(change, place, mon
             patch.setattr(Interrupted, "stops_at", Interrupted.builds + 1)
         else:
             module, name = {
-                "flags": ("_models.trainable", "_adapted"),
+                "flags": ("_models.trainable", "has_lora"),
                 "compiled": ("_models.recompiling", "accept_trainable"),
             }[place]
             calls = itertools.count()

@@ -19,7 +19,7 @@ from transfer_models import MODELS, assert_same, data, fit, layer, nested, path,
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras._training_step import step
-from keras_dnn_extras.transfer import gradual_unfreezing
+from keras_dnn_extras.transfer import gradual_unfreezing, resumption
 from keras_dnn_extras.transfer.backups import Backup
 
 L = keras.layers
@@ -544,11 +544,13 @@ def test_ctrl_c_while_layers_are_unfrozen_leaves_those_trained_that_were(name, m
     assert_trains(model, ["head"])
 
 
-@pytest.mark.parametrize("name", ["freeze_again", "variables_if_built"])
-def test_ctrl_c_while_a_backup_is_read_leaves_those_trained_that_were(name, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "name"), [(gradual_unfreezing, "freeze_again"), (resumption, "variables_if_built")]
+)
+def test_ctrl_c_while_a_backup_is_read_leaves_those_trained_that_were(module, name, monkeypatch, tmp_path):
     model = interrupted(tmp_path, interrupt_at(3))
     before = trained(model)
-    interrupting(monkeypatch, gradual_unfreezing, name)
+    interrupting(monkeypatch, module, name)
     with pytest.raises(KeyboardInterrupt):
         fit(model, epochs=4, callbacks=backup_in(tmp_path, model))
     assert trained(model) == before

@@ -45,10 +45,10 @@ def number_of_batches(x: Any, batch_size: int) -> int | None:
         return None
 
 
-def with_first(found: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
+def with_first(batches: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
     """Return the first batch, or None, and an iterator that still begins with it."""
-    first = next(found, None)
-    return first, itertools.chain([] if first is None else [first], found)
+    first = next(batches, None)
+    return first, itertools.chain([] if first is None else [first], batches)
 
 
 def _inputs(batch: Any) -> Any:

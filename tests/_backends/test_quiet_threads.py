@@ -10,7 +10,7 @@ import pytest
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras._backends import precision
-from keras_dnn_extras._backends.quiet import quiet
+from keras_dnn_extras._backends.quiet_threads import quiet
 from keras_dnn_extras.inference import measuring
 
 
