@@ -3,7 +3,7 @@
 from keras_dnn_extras._models.batches import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
-from keras_dnn_extras._models.layer_paths import chosen_layers, layers_by_path, near, owners
+from keras_dnn_extras._models.layer_paths import chosen_layers, layers_by_path, near, owners, unique_name
 from keras_dnn_extras._models.optimizer_state import (
     check_rebuildable,
     rebuild,
@@ -38,6 +38,12 @@ from keras_dnn_extras._models.undoing import (
     unfrozen_as_before_on_error,
 )
 from keras_dnn_extras._models.validation_data import with_checked_validation
+from keras_dnn_extras._models.weight_kinds import (
+    computes_with_its_kernel,
+    has_lora,
+    is_quantized,
+    kernel_obstacle,
+)
 
 __all__ = [
     "accept_trainable",
@@ -49,12 +55,16 @@ __all__ = [
     "check_rebuildable",
     "check_recompilable",
     "chosen_layers",
+    "computes_with_its_kernel",
     "dense_array",
     "flags",
+    "has_lora",
     "innermost_optimizer",
     "is_array",
     "is_batch_norm",
+    "is_quantized",
     "iterations",
+    "kernel_obstacle",
     "layers_by_path",
     "learning_rate",
     "momentum_names",
@@ -77,6 +87,7 @@ __all__ = [
     "unconnected",
     "unconnected_on_error",
     "unfrozen_as_before_on_error",
+    "unique_name",
     "unscaled",
     "variables_if_built",
     "weights_of",

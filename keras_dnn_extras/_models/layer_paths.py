@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from numbers import Integral
 from typing import Any
 
@@ -34,17 +34,21 @@ def layers_by_path(
     for kind in _KINDS:
         for path, layer, of_kind in walked:
             if of_kind == kind and id(layer) not in paths:
-                paths[id(layer)] = _unique(path, taken)
+                paths[id(layer)] = unique_name(path, taken)
                 taken.add(paths[id(layer)])
     wanted = {_LAYER: True, _MODEL: nested_models, _INNER: inner_layers}
     return {paths[id(layer)]: layer for _, layer, kind in walked if wanted[kind]}
 
 
-def _unique(path: str, taken: set[str]) -> str:
-    unique, count = path, 1
-    while unique in taken:
-        count += 1
-        unique = f"{path}_{count}"
+def unique_name(name: str, names: Container[str], first: int = 2) -> str:
+    """Return `name`, or, where it is among `names`, the first of `name_2`, `name_3`, ... that is not.
+
+    Args:
+        first: the number to begin with.
+    """
+    unique, number = name, first
+    while unique in names:
+        unique, number = f"{name}_{number}", number + 1
     return unique
 
 

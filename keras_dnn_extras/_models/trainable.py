@@ -7,6 +7,7 @@ import keras
 
 from keras_dnn_extras._keras_internals import replaced
 from keras_dnn_extras._models.layer_paths import chosen_layers
+from keras_dnn_extras._models.weight_kinds import has_lora
 
 
 def set_trainable(model: keras.Model, layers: Iterable[keras.layers.Layer], value: bool) -> None:
@@ -105,6 +106,6 @@ def _set(layer: keras.layers.Layer, value: bool) -> None:
 
 def _adapted(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Return the weights in the place of which LoRA trains its own."""
-    if not getattr(layer, "lora_enabled", False):
+    if not has_lora(layer):
         return []
     return [getattr(layer, name) for name in ("_kernel", "_embeddings") if hasattr(layer, name)]

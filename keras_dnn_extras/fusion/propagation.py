@@ -1,4 +1,4 @@
-"""What a scale and a shift of channels can pass on their way through a graph, and as what they come out."""
+"""How a scale and a shift of channels propagate through each kind of layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from keras_dnn_extras.fusion.algebra import Affine
 from keras_dnn_extras.fusion.foldable_layers import Flow, channel_axis, check_only_input, rank
 
 Branches = list[tuple[Value, Flow]]
-"""Layers that return their inputs at inference. The MC layers of this package are others."""
+"""The inputs of a call, and what has to come in at each."""
 
 
 def before(call: Call, flow: Flow) -> Branches:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._keras_internals import functional_of
+from keras_dnn_extras._keras_internals import functional_of, input_structure
 
 _COLOR = re.compile(r"\x1b\[\d*m")  # which Keras puts around messages of layers
 
@@ -72,7 +72,7 @@ def signature_of(model: keras.Model, rows: int | None, sample: Any = None) -> Si
         )
     functional = functional_of(model)
     if functional is not None:
-        structure = functional._inputs_struct
+        structure = input_structure(functional)
     else:
         structure = _recorded(model) if sample is None else tree.map_structure(_like, sample)
     tensors = tree.flatten(structure)

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._backends import no_trace
+from keras_dnn_extras._backends import called_at_inference, no_trace
 from keras_dnn_extras._graphs import NoInputsError, equivalence, like_data
-from keras_dnn_extras._keras_internals import functional_of
-from keras_dnn_extras.inference.engines import called, rounding_of_products
+from keras_dnn_extras._keras_internals import flat_layers, functional_of, output_structure
+from keras_dnn_extras.inference.engines import rounding_of_products
 from keras_dnn_extras.inference.signatures import EngineError, Run, Signature, first_line
 
 _SEEDS = (0, 1, 2)  # of the inputs that are drawn
@@ -40,7 +40,7 @@ class Truth:
         self._model = model
         self._signature = signature
         self.structure: Any = None
-        dtypes = [layer.compute_dtype for layer in model._flatten_layers()]
+        dtypes = [layer.compute_dtype for layer in flat_layers(model)]
         self._dtypes = [dtype for dtype in dtypes if dtype in equivalence.ROUNDING]
         self._rounding = max(equivalence.tolerance(self._dtypes), rounding_of_products())
         self.inputs, self._outputs = self._of_sample(sample) if sample else self._of_data()
@@ -87,7 +87,7 @@ class Truth:
     def _called(self, arrays: list) -> Any:
         tensors = [keras.ops.convert_to_tensor(x) for x in arrays]
         try:
-            outputs = called(self._model, self._signature.packed(tensors))
+            outputs = called_at_inference(self._model, self._signature.packed(tensors))
         except Exception as error:  # of whatever kind a layer raises for an image that is too small
             raise _NotTakenError(first_line(error)) from error
         outputs = tree.map_structure(lambda y: np.asarray(keras.ops.convert_to_numpy(y)), outputs)
@@ -133,7 +133,7 @@ class Truth:
         functional = functional_of(self._model)
         if functional is None:
             return [self._rounding] * len(tree.flatten(self.structure))
-        prober = equivalence.Prober(functional.inputs, tree.flatten(functional._outputs_struct))
+        prober = equivalence.Prober(functional.inputs, tree.flatten(output_structure(functional)))
         coarsest = max(self._dtypes, key=equivalence.ROUNDING.__getitem__, default="float32")
         return [max(self._rounding, 4 * noise) for noise in prober.noise(arrays, coarsest)]
 

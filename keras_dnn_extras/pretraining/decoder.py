@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 from keras_dnn_extras._graphs import Call
+from keras_dnn_extras._models import unique_name
 from keras_dnn_extras.pretraining.encoder_chain import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -84,13 +85,9 @@ class Mirror:
         return made
 
     def _name(self, name: str, suffix: str) -> str:
-        first = found = f"{name}_{suffix}" if suffix else name
-        count = 1
-        while found in self._taken:
-            count += 1
-            found = f"{first}_{count}"
-        self._taken.add(found)
-        return found
+        unique = unique_name(f"{name}_{suffix}" if suffix else name, self._taken)
+        self._taken.add(unique)
+        return unique
 
     def _again(self, layer: Any) -> layers.Layer:
         if isinstance(layer, layers.Activation):  # its function may be one that is not registered

@@ -8,6 +8,7 @@ from keras import activations, constraints, initializers, ops, regularizers
 
 from keras_dnn_extras._arguments import PACKAGE, check_bool, counted
 from keras_dnn_extras._keras_internals import is_loading, layers_in_call, mark_shared, shared_object
+from keras_dnn_extras._models import computes_with_its_kernel, has_lora
 from keras_dnn_extras.pretraining.weight_tying import layers_before, twins
 
 
@@ -239,8 +240,8 @@ class _Tie:
 def _check_dense(dense: Any) -> None:
     if not isinstance(dense, keras.layers.Dense):
         raise TypeError(f"Expected `dense` to be a `keras.layers.Dense`. Received: dense={dense!r}")
-    if dense.lora_enabled or dense.quantization_mode is not None:
-        what = "LoRA weights" if dense.lora_enabled else f"a kernel in {dense.quantization_mode}"
+    if not computes_with_its_kernel(dense):
+        what = "LoRA weights" if has_lora(dense) else f"a kernel in {dense.quantization_mode}"
         raise ValueError(
             f"The layer {dense.name!r} has {what}, which no other layer can share. Tie a plain `Dense`. "
             f"Received: dense={dense}"

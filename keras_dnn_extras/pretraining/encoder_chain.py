@@ -9,7 +9,8 @@ import numpy as np
 from keras import layers
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._graphs import Call, Graph, values_of
+from keras_dnn_extras._graphs import Call, Graph
+from keras_dnn_extras._models import is_quantized
 
 CONVOLUTIONS = (
     *(layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D),
@@ -92,11 +93,11 @@ class Chain:
 
 
 def _check_chain(encoder: keras.Model, graph: Graph) -> None:
-    if len(graph.inputs) != 1 or len(values_of(graph.outputs)) != 1:
+    if len(graph.inputs) != 1 or len(graph.output_values) != 1:
         raise ValueError(
             f"Expected `encoder` to have one input and one output. Received: encoder={encoder} with "
             f"{counted(len(graph.inputs), 'input')} and "
-            f"{counted(len(values_of(graph.outputs)), 'output')}"
+            f"{counted(len(graph.output_values), 'output')}"
         )
     at = graph.inputs[0]
     for call in graph.calls:
@@ -107,7 +108,7 @@ def _check_chain(encoder: keras.Model, graph: Graph) -> None:
                 f"where weights are to be tied. Received: encoder={encoder}"
             )
         at = call.outputs[0]
-    if values_of(graph.outputs) != [at]:
+    if graph.output_values != [at]:
         raise ValueError(
             f"Expected the output of `encoder` to come from its last layer. Received: encoder={encoder}"
         )
@@ -146,7 +147,7 @@ def _check_layer(layer: Any, in_front: bool) -> None:
         )
     if isinstance(layer, _SCALINGS) and not in_front:
         raise ValueError(f"Expected `Normalization` and `Rescaling` to be the first layers. {told}")
-    if getattr(layer, "quantization_mode", None) is not None:
+    if is_quantized(layer):
         raise ValueError(f"A quantized layer cannot be trained. Quantize the model afterwards. {told}")
     if isinstance(layer, layers.Rescaling) and not np.all(layer.scale):
         raise ValueError(f"Expected `scale` not to be 0. {told}")

@@ -1,12 +1,15 @@
 """Models that train an encoder as a part of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_dnn_extras._backends import called_in_mode
 from keras_dnn_extras._graphs import Call
+from keras_dnn_extras._keras_internals import standardized_inputs
 from keras_dnn_extras._models import flags, put_back
 from keras_dnn_extras.pretraining.decoder import Mirror
 from keras_dnn_extras.pretraining.encoder_chain import Chain
@@ -43,8 +46,7 @@ class UnderHead(Trainer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         outputs = self.encoder(x, training=training)
         for layer in self.heads:
-            options = {"training": training} if layer._call_has_training_arg else {}
-            outputs = layer(outputs, **options)
+            outputs = called_in_mode(layer, training, outputs)
         return outputs
 
 
@@ -74,9 +76,8 @@ class Reconstruction(Trainer):
     ):
         super().__init__(encoder, as_it_was)
         calls = chain.graph.calls
-        self._plan = _Plan(
-            chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
-        )
+        standardized = functools.partial(standardized_inputs, encoder)
+        self._plan = _Plan(standardized, chain.graph.inputs, calls[: calls.index(block[0])], block)
         code, dtype = block[-1].outputs[0], keras.config.floatx()
         mirror = Mirror(transposed_dense)
         self.noise = keras.layers.GaussianNoise(noise, dtype=dtype)

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._graphs import Graph, values_of
+from keras_dnn_extras._graphs import Graph
 from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, within
 
 
@@ -27,10 +27,9 @@ def _output_layers(model: keras.Model, weighty: list[keras.layers.Layer]) -> lis
     graph = Graph.of(model)
     if graph is None:
         return weighty[-1:]
-    made_by = {value: call for call in graph.calls for value in call.outputs}
-    left, found = values_of(graph.outputs), []
+    left, found = graph.output_values, []
     while left:
-        call = made_by.get(left.pop())
+        call = graph.producer(left.pop())
         if call is None:
             continue
         own = (

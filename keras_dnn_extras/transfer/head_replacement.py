@@ -8,7 +8,7 @@ import keras
 
 from keras_dnn_extras._arguments import check_bool, counted
 from keras_dnn_extras._backends import random_states_kept
-from keras_dnn_extras._graphs import check_followed, copied, trial_copies
+from keras_dnn_extras._graphs import check_followed, copy_model, trial_copies
 from keras_dnn_extras._keras_internals import functional_of
 from keras_dnn_extras._models import (
     layers_by_path,
@@ -16,6 +16,7 @@ from keras_dnn_extras._models import (
     set_trainable,
     unconnected,
     unconnected_on_error,
+    unique_name,
     within,
 )
 from keras_dnn_extras.transfer.freezing import check_model
@@ -66,7 +67,7 @@ def replace_head(
     if after is not None and not isinstance(after, str):
         raise TypeError(f"Expected `after` to be the name of a layer. Received: after={after!r}")
     _check_cut(model, after)
-    body = _cut(copied(model), after)
+    body = _cut(copy_model(model).model, after)
     if freeze_body:
         set_trainable(body, within([body]), False)
     with unconnected_on_error(heads):
@@ -263,8 +264,5 @@ def _set_apart(heads: list[keras.layers.Layer], body: keras.Model) -> None:
                 f"The body has a layer of the name {layer.name!r} too. Give that of the head another name. "
                 f"Received: head={heads}"
             )
-        count = 1
-        while f"{layer.name}_{count}" in taken:
-            count += 1
-        layer.name = f"{layer.name}_{count}"
+        layer.name = unique_name(layer.name, taken, first=1)
         taken.add(layer.name)

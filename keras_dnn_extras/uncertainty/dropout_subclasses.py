@@ -16,6 +16,7 @@ import numpy as np
 from keras import tree
 
 from keras_dnn_extras._backends import no_trace, random_states_kept
+from keras_dnn_extras._keras_internals import first_node, flat_layers, takes_training
 
 _LAYERS = keras.layers
 DROPPING = (
@@ -138,7 +139,7 @@ def _own_call(layer: Any) -> Callable:
 def _outputs(layer: Any, call: Callable, arguments: tuple, training: bool, times: int = 1) -> list:
     """Return what calls of a stand-in for `layer` give, from the same random states each time."""
     args, kwargs = arguments
-    if layer._call_has_training_arg or call is not _own_call(layer):
+    if takes_training(layer) or call is not _own_call(layer):
         kwargs = {**kwargs, "training": training}
     found = []
     with random_states_kept(), _attributes_kept(layer), no_trace():
@@ -155,7 +156,7 @@ def _attributes_kept(layer: Any) -> Iterator[None]:
 
     Within, they hold copies of their containers: a call may append to a list.
     """
-    held = [(vars(part), dict(vars(part))) for part in layer._flatten_layers()]
+    held = [(vars(part), dict(vars(part))) for part in flat_layers(layer)]
     try:
         for attributes, before in held:
             attributes.update({name: _copied(value) for name, value in before.items()})
@@ -224,7 +225,8 @@ def _arguments(layer: Any, length: int) -> tuple[tuple, dict[str, Any]] | None:
 
     if not layer.built:
         return None
-    for node in layer._inbound_nodes:
+    node = first_node(layer)
+    if node is not None:
         args, kwargs = node.arguments.args, node.arguments.kwargs
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         return tree.map_structure(array, (tuple(args), kwargs))

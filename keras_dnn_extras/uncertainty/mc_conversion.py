@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE
-from keras_dnn_extras._graphs import copied
+from keras_dnn_extras._graphs import copy_model
+from keras_dnn_extras._keras_internals import draws_numbers, flat_layers
 from keras_dnn_extras.uncertainty.dropout_layers import (
     dropout_layers,
     drops_within,
@@ -112,7 +113,7 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
             f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
         )
     classes = {**MC_CLASSES, **_mc_classes_of_own(model)}
-    copy = copied(model, _Converter(classes, idle=False).converted, _INSTEAD)
+    copy = copy_model(model, _Converter(classes, of_any_rate=False).converted, instead=_INSTEAD).model
     left = _inactive(copy)
     if left:
         raise ValueError(
@@ -150,7 +151,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     _check_model(model)
     _refuse_other_noise(model)
     classes = {mc: plain for plain, mc in MC_CLASSES.items()} | plain_classes_of_own(model)
-    copy = copied(model, _Converter(classes, idle=True).converted, _INSTEAD)
+    copy = copy_model(model, _Converter(classes, of_any_rate=True).converted, instead=_INSTEAD).model
     left = active_layers(copy)
     if left:
         raise ValueError(
@@ -167,12 +168,12 @@ def active_layers(model: keras.Model) -> list[keras.layers.Layer]:
         ValueError: a class of the user's own draws in every call, and nothing can take its place.
     """
     classes = {*MC_CLASSES.values(), *plain_classes_of_own(model)}
-    return [layer for layer in model._flatten_layers() if type(layer) in classes]
+    return [layer for layer in flat_layers(model) if type(layer) in classes]
 
 
 def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
     """Return what is put in the place of classes of the user's own that drop something."""
-    own = [layer for layer in model._flatten_layers() if _is_of_own_class(layer) and drops_within(layer)]
+    own = [layer for layer in flat_layers(model) if _is_of_own_class(layer) and drops_within(layer)]
     for layer in own:
         if likeness(layer) == "other":
             raise ValueError(
@@ -196,9 +197,9 @@ def drawing_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers, not made from one that drops something, that were seen to draw at inference."""
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in flat_layers(model)
         if not is_known(layer)
-        and getattr(layer, "_seed_generators", None)
+        and draws_numbers(layer)
         and dropping_class(layer) is None
         and draws_at_inference(layer)
     ]
@@ -214,12 +215,12 @@ class _Converter:
 
     Args:
         classes: what to put in the place of which.
-        idle: whether also of layers that drop nothing.
+        of_any_rate: whether also of layers that drop nothing.
     """
 
-    def __init__(self, classes: dict[type, type], idle: bool):
+    def __init__(self, classes: dict[type, type], of_any_rate: bool):
         self._others = {_key(old): new for old, new in classes.items()}
-        self._idle = idle
+        self._of_any_rate = of_any_rate
         self._seeds: set[int] = set()
 
     def converted(self, config: Any) -> Any:
@@ -229,7 +230,7 @@ class _Converter:
             return config
         name = config.get("registered_name"), config.get("class_name")
         config = {key: self.converted(value) for key, value in config.items()}
-        if name in self._others and (self._idle or _drops(config["config"])):
+        if name in self._others and (self._of_any_rate or _drops(config["config"])):
             new = self._others[name]
             own = new.__module__.startswith(PACKAGE)
             config["module"] = new.__module__ if own else "keras.layers"
@@ -273,9 +274,9 @@ def _drops(config: dict[str, Any]) -> bool:
 def _inactive(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers of `model` that drop something in training alone."""
     active: set[int] = set()
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         if type(layer) in MC_CLASSES.values():
-            active |= set(map(id, layer._flatten_layers()))
+            active |= set(map(id, flat_layers(layer)))
     layers = dropout_layers(model)
     found = [layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer for layer in layers]
     return [layer for layer in found if id(layer) not in active]

@@ -33,8 +33,7 @@ from fusion_models import (
 )
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._graphs import equivalence
-from keras_dnn_extras._graphs.copying import copied
+from keras_dnn_extras._graphs import copy_model, equivalence
 from keras_dnn_extras.fusion import algebra
 
 L = keras.layers
@@ -163,7 +162,7 @@ def test_an_adapted_normalization_of_half_precision_is_adapted_in_copies():
     model = keras.Sequential([keras.Input((5,)), normalization, L.ReLU(), L.Dense(2)])
     x = np.random.default_rng(1).normal(3, 2, (8, 5)).astype("float32")
     expected = keras.ops.convert_to_numpy(normalization(x))
-    for copy in (kdx.fuse_batch_norm(model).model, copied(model)):
+    for copy in (kdx.fuse_batch_norm(model).model, copy_model(model).model):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(copy.get_layer("norm")(x)), expected)
 
 
@@ -1148,7 +1147,7 @@ def test_a_module_of_torch_that_pickle_does_not_find_is_named():
     with pytest.raises(ValueError, match=r"'body' cannot be made anew from its config.*Received: layer="):
         kdx.fuse_batch_norm(model)
     with pytest.raises(ValueError, match=r"cannot be rebuilt from its config.*Received: model="):
-        copied(model)
+        copy_model(model)
 
 
 def test_a_layer_that_does_not_tell_a_shape_is_named():

@@ -17,9 +17,8 @@ import stochastic
 from stochastic import KINDS
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._graphs.graph import Graph
-from keras_dnn_extras._graphs.output_activations import output_activations
-from keras_dnn_extras.uncertainty import mc_sampler
+from keras_dnn_extras._graphs import Graph, output_activations
+from keras_dnn_extras.uncertainty import mc_batches, mc_sampler, sampler_cache
 from keras_dnn_extras.uncertainty.masks import Streams
 from keras_dnn_extras.uncertainty.mc_sampler import Sampler
 
@@ -183,7 +182,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, masks):
 def test_masks_beyond_those_that_are_kept_are_the_same_in_all_batches(layer, arguments, monkeypatch):
     model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
     monkeypatch.setattr(mc_sampler, "_ROWS", 7)  # samples times inputs at once
-    monkeypatch.setattr(mc_sampler, "_CACHED", 5 * 30)  # the masks of some samples, of 60
+    monkeypatch.setattr(mc_batches, "_CACHED", 5 * 30)  # the masks of some samples, of 60
     x = np.ones((4, 5), "float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tolerance
@@ -656,7 +655,7 @@ def small_sequential():
 @pytest.mark.parametrize("make", [small_sequential, Tempered])
 def test_what_keras_sets_in_a_model_is_no_change(make, monkeypatch, tmp_path):
     model, sampler_count = make(), []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: sampler_count.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: sampler_count.append(0) or Sampler(*args))
     kdx.mc_predict(model, data(4), 20, seed=1)
     model.compile("sgd", "mse")
     targets = model.predict(data(4), verbose=0)
@@ -679,7 +678,7 @@ def test_what_a_layer_keeps_of_a_call_is_no_change(monkeypatch):
 
     model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), Keeping(), L.Dense(1)])
     made = []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: made.append(0) or Sampler(*args))
     for _ in range(3):
         kdx.mc_predict(model, data(4), 20, seed=1)
     assert len(made) == 1
@@ -748,10 +747,10 @@ def test_statistics_of_a_normalization_that_is_adapted_later_count():
 
 
 def test_samplers_are_kept_by_shape_and_thrown_away_where_they_are_many(monkeypatch):
-    monkeypatch.setattr(mc_sampler, "_SHAPES", 2)
+    monkeypatch.setattr(sampler_cache, "_SHAPES", 2)
     model = of_any_size()
     made = []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: made.append(0) or Sampler(*args))
     for size in (3, 4, 3, 5, 3, 4):  # the last 4 was thrown away when 5 came
         kdx.mc_predict(model, np.ones((2, size, 3, 2)), 5)
     assert len(made) == 4
@@ -1352,7 +1351,7 @@ def test_logits_are_told_in_the_structure_that_the_error_names():
 @pytest.mark.parametrize("layer", [L.Dropout(0.5), L.GaussianDropout(0.4)])
 def test_of_one_batch_no_generator_is_kept(layer, monkeypatch):
     made = []
-    monkeypatch.setattr(mc_sampler, "Streams", lambda *args: made.append(Streams(*args)) or made[-1])
+    monkeypatch.setattr(mc_batches, "Streams", lambda *args: made.append(Streams(*args)) or made[-1])
     model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
     arguments = dict(seed=1, masks="independent", keep_samples=True)
     at_once = kdx.mc_predict(model, data(4), 30, **arguments).samples
