@@ -1,8 +1,8 @@
 """The only place that touches what is private in Keras."""
 
-from keras_dnn_extras._keras_internals.call_arguments import takes_training
+from keras_dnn_extras._keras_internals.attention import PROJECTIONS, WEIGHTED_SUM, projection
+from keras_dnn_extras._keras_internals.call_arguments import built_shapes, takes_training
 from keras_dnn_extras._keras_internals.dropout_cells import (
-    WEIGHTED_SUM,
     computes_noise_shape,
     draws_numbers,
     is_dropout_cell,
@@ -37,6 +37,7 @@ from keras_dnn_extras._keras_internals.serialization import (
     sharing_objects,
     with_code,
 )
+from keras_dnn_extras._keras_internals.set_by_keras import MASKS_OF_CELLS, SET_IN_TRAINING
 from keras_dnn_extras._keras_internals.shared_objects import (
     is_loading,
     layers_in_call,
@@ -46,7 +47,11 @@ from keras_dnn_extras._keras_internals.shared_objects import (
 from keras_dnn_extras._keras_internals.thread_patching import replaced_in_thread
 
 __all__ = [
+    "MASKS_OF_CELLS",
+    "PROJECTIONS",
+    "SET_IN_TRAINING",
     "WEIGHTED_SUM",
+    "built_shapes",
     "callbacks_of_fit",
     "check_internals",
     "computes_noise_shape",
@@ -72,6 +77,7 @@ __all__ = [
     "output_shape_of",
     "output_structure",
     "own_variables",
+    "projection",
     "refuse_in_fit",
     "replaced",
     "replaced_in_thread",

@@ -6,9 +6,6 @@ from keras_dnn_extras._keras_internals.private_names import private_attribute, p
 
 _FEATURE = "Monte-Carlo dropout"
 
-WEIGHTED_SUM = "_apply_scores"
-"""The method of attention layers that drops weights, and takes the mean of the values by them."""
-
 
 def is_dropout_cell(layer: Any) -> bool:
     """Return whether a layer is the cell of a recurrent layer, with masks for its inputs and its states."""

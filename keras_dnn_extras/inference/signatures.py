@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._keras_internals import functional_of, input_structure
+from keras_dnn_extras._keras_internals import built_shapes, functional_of, input_structure
 
 _COLOR = re.compile(r"\x1b\[\d*m")  # which Keras puts around messages of layers
 
@@ -88,7 +88,7 @@ def _like(array: np.ndarray) -> Any:
 
 def _recorded(model: keras.Model) -> Any:
     """Return the inputs that a model of its own `call` was built with, as Keras recorded them."""
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    shapes = built_shapes(model)
     if len(shapes) != 1 or not shapes[0]:
         raise ValueError(
             "It is not known what the model takes, or it takes several arguments. Pass sample data as "

@@ -16,7 +16,7 @@ import numpy as np
 from keras import tree
 
 from keras_dnn_extras._backends import no_trace, random_states_kept
-from keras_dnn_extras._keras_internals import first_node, flat_layers, takes_training
+from keras_dnn_extras._keras_internals import first_node, flat_layers, projection, takes_training
 
 _LAYERS = keras.layers
 DROPPING = (
@@ -253,7 +253,7 @@ def _shapes(layer: Any) -> list[tuple]:
     if isinstance(layer, _RECURRENT):
         return [(None, None, layer.cell.kernel.shape[0])]
     if isinstance(layer, _HEADS):
-        parts = (layer._query_dense, layer._value_dense, layer._key_dense)
+        parts = [projection(layer, name) for name in ("query", "value", "key")]
         return [(None, None, part.kernel.shape[0]) for part in parts]
     if isinstance(layer, _IN_LIST):
         scale = getattr(layer, "scale", None)

@@ -7,20 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals import WEIGHTED_SUM, flat_layers
+from keras_dnn_extras._keras_internals import MASKS_OF_CELLS, SET_IN_TRAINING, WEIGHTED_SUM, flat_layers
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset)
-# What Keras sets while a model is called or trained, apart from what each model has from the start.
-# `_compile_config` is not among them: `compile`, which makes it anew, is how Keras is told of a change.
-_SET_BY_KERAS = {
-    *("history", "stop_training", "stop_evaluating", "stop_predicting", "_eval_epoch_iterator"),
-    *("_jax_state", "_jax_state_synced", "_compiled_trainable_state"),
-}
-_REPLACED_IN_SAMPLING = {
-    *("call", WEIGHTED_SUM, "get_dropout_mask", "get_recurrent_dropout_mask"),
-    *("_dropout_mask", "_recurrent_dropout_mask"),  # which Keras resets
-}
+_REPLACED_IN_SAMPLING = {"call", WEIGHTED_SUM, "get_dropout_mask", "get_recurrent_dropout_mask"}
 _SETTINGS_OF_KERAS = {"name", "autocast", "supports_jit", "activity_regularizer"}
 
 
@@ -69,7 +60,7 @@ def _is_held(value: Any, held: Any) -> bool:
 def _names_of_keras() -> frozenset[str]:
     """Return the attributes that every layer and model has from the start, except those users set."""
     of_all = set(vars(keras.Model(name="any"))) - _SETTINGS_OF_KERAS
-    return frozenset(of_all | _SET_BY_KERAS | _REPLACED_IN_SAMPLING)
+    return frozenset(of_all | SET_IN_TRAINING | MASKS_OF_CELLS | _REPLACED_IN_SAMPLING)
 
 
 def _contents(value: Any, within: tuple[int, ...] = ()) -> Iterator[Any]:
