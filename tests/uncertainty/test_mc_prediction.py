@@ -1179,6 +1179,79 @@ def test_a_sampled_model_is_copied_saved_and_forgotten(tmp_path):
     assert gone() is None
 
 
+class LayersInItself(keras.Model):
+    """A model of its own `call`, whose layer leads back to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = L.Dropout(0.5), L.Dense(2)
+        self.dense.back = lambda: self
+
+    def call(self, x):
+        return self.dense(self.drop(x))
+
+
+FORGOTTEN = {
+    "sequential": classifier,
+    "of its own call": LayersInItself,
+    "nested": lambda: keras.Sequential([keras.Input((5,)), classifier(), L.Dropout(0.5)]),
+    "recurrent": lambda: keras.Sequential([keras.Input((3, 5)), L.LSTM(2, dropout=0.5)]),
+}
+
+
+@pytest.mark.parametrize("kind", FORGOTTEN)
+def test_what_is_kept_for_a_model_goes_with_it(kind):
+    model = FORGOTTEN[kind]()
+    before = set(vars(model))
+    x = np.ones((4, 3, 5), "float32") if kind == "recurrent" else data(4)
+    if kind == "of its own call":
+        model(x)
+        before = set(vars(model))
+    kdx.mc_predict(model, x, 5)
+    kdx.mc_predict(model, x, 5, masks="independent")
+    assert set(vars(model)) == before
+    assert model in sampler_cache._SAMPLERS
+    count, gone = len(sampler_cache._SAMPLERS), weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert gone() is None
+    assert len(sampler_cache._SAMPLERS) < count
+
+
+@pytest.mark.parametrize("kind", ["dropout", "lstm"])
+def test_models_that_share_layers_are_sampled_at_the_same_time(kind):
+    class Waiting(L.Layer):
+        """Says that it is called, and waits until the other thread is."""
+
+        def call(self, inputs):
+            if waits:
+                barrier.wait(60)
+            return inputs
+
+    shape = (5,) if kind == "dropout" else (3, 5)
+    shared = L.Dropout(0.5) if kind == "dropout" else L.LSTM(4, dropout=0.5)
+    x = np.random.default_rng(0).normal(size=(6, *shape)).astype("float32")
+    waits, barrier = False, threading.Barrier(2)
+    models = [keras.Sequential([keras.Input(shape), shared, Waiting(), L.Dense(2)]) for _ in range(2)]
+    expected = [kdx.mc_predict(model, x, 6, seed=seed).mean for seed, model in enumerate(models)]
+    for model in models:
+        model.layers[-1].note = "changed"  # so that it is traced again
+    means, waits = {}, True
+
+    def sample(seed):
+        means[seed] = kdx.mc_predict(models[seed], x, 6, seed=seed).mean
+
+    threads = [threading.Thread(target=sample, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(2):
+        np.testing.assert_allclose(means[seed], expected[seed], rtol=1e-5)
+    assert "call" not in vars(shared)
+
+
 def test_threads_do_not_disturb_each_other():
     model, x = classifier(), data(20)
     expected, predicted = kdx.mc_predict(model, x, seed=1).mean, model.predict(x, verbose=0)
