@@ -37,7 +37,11 @@ from keras_dnn_extras._keras_internals.serialization import (
     sharing_objects,
     with_code,
 )
-from keras_dnn_extras._keras_internals.set_by_keras import MASKS_OF_CELLS, SET_IN_TRAINING
+from keras_dnn_extras._keras_internals.set_by_keras import (
+    MASKS_OF_CELLS,
+    SET_IN_TRAINING,
+    TRACKED_BY_TENSORFLOW,
+)
 from keras_dnn_extras._keras_internals.shared_objects import (
     is_loading,
     layers_in_call,
@@ -50,6 +54,7 @@ __all__ = [
     "MASKS_OF_CELLS",
     "PROJECTIONS",
     "SET_IN_TRAINING",
+    "TRACKED_BY_TENSORFLOW",
     "WEIGHTED_SUM",
     "built_shapes",
     "callbacks_of_fit",

@@ -9,5 +9,8 @@ SET_IN_TRAINING = {
 `_compile_config` is not among them: `compile`, which makes it anew, is how Keras is told of a change.
 """
 
+TRACKED_BY_TENSORFLOW = "_self_"
+"""How attributes begin in which TensorFlow keeps once more what the attributes of a layer hold."""
+
 MASKS_OF_CELLS = {"_dropout_mask", "_recurrent_dropout_mask"}
 """Of recurrent layers, which reset them in each call."""

@@ -7,7 +7,13 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals import MASKS_OF_CELLS, SET_IN_TRAINING, WEIGHTED_SUM, flat_layers
+from keras_dnn_extras._keras_internals import (
+    MASKS_OF_CELLS,
+    SET_IN_TRAINING,
+    TRACKED_BY_TENSORFLOW,
+    WEIGHTED_SUM,
+    flat_layers,
+)
 
 _PLAIN = (bool, int, float, complex, str, bytes)
 _CONTAINERS = (list, tuple, set, frozenset)
@@ -37,7 +43,7 @@ def _settings_in(model: keras.Model) -> list[Any]:
     for layer in flat_layers(model):
         settings += [layer, layer.trainable, layer.dtype_policy]
         for name, value in list(vars(layer).items()):  # at once: other threads sample meanwhile
-            if name not in skipped:
+            if name not in skipped and not name.startswith(TRACKED_BY_TENSORFLOW):
                 settings += [name, *_contents(value)]
     return settings
 
