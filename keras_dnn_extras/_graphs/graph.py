@@ -132,10 +132,10 @@ class Graph:
             run_call: what computes one call, of the call and of the tensors of all values so far, to which
                 it adds the outputs.
         """
-        known = dict(zip(self.inputs, tensors, strict=True))
+        computed = dict(zip(self.inputs, tensors, strict=True))
         for call in self.calls:
-            run_call(call, known)
-        return fill_in(self.outputs, known)
+            run_call(call, computed)
+        return fill_in(self.outputs, computed)
 
     @cached_property
     def _producers(self) -> dict[Value, Call]:

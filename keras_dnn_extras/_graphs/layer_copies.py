@@ -134,11 +134,11 @@ def copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
 
 def copy_others(old: Any, new: Any, edited: Mapping[str, np.ndarray]) -> None:
     """Copy what a layer and its copy both have, but for the weights that are edited."""
-    others = {id(attrgetter(path)(new)) for path in edited}
+    edited_variables = {id(attrgetter(path)(new)) for path in edited}
     for a, b in zip(flat_layers(old), flat_layers(new), strict=True):
         by_name = {variable.name: variable for variable in own_variables(a)}
         for variable in own_variables(b):
-            if id(variable) not in others:
+            if id(variable) not in edited_variables:
                 variable.assign(value_on_host(by_name[variable.name]))
         for variable, value in zip(_states(b), _states(a), strict=True):
             variable.assign(value_on_host(value))

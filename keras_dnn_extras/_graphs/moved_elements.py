@@ -32,12 +32,12 @@ def movement(call: Call, value: Value) -> Callable[[np.ndarray], np.ndarray] | N
     if kind is layers.Concatenate:
         return _part(call, value, behind)
     before: Any = (1, *value.shape[1:])
-    known = None not in (*before, *behind)
+    are_known = None not in (*before, *behind)
     if kind is layers.Permute:
         back = np.argsort([0, *operation.dims])
-        return lambda array: np.broadcast_to(array, behind).transpose(back) if known else np.mean(array)
+        return lambda array: np.broadcast_to(array, behind).transpose(back) if are_known else np.mean(array)
     if kind in (layers.Flatten, layers.Reshape) or kind.__name__ in _MOVING:
-        whole = known and np.prod(behind) == np.prod(before)
+        whole = are_known and np.prod(behind) == np.prod(before)
         channels_first = getattr(operation, "data_format", None) == "channels_first"
         in_order = kind in (layers.Flatten, layers.Reshape) and not channels_first
         return _reshaping(before, behind) if whole and in_order else np.mean

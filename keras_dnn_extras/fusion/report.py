@@ -115,9 +115,9 @@ def report_of(model: keras.Model, usage: Usage, plan: Plan, comparison: Comparis
         for key, (path, layer) in normalizations.items()
         if key not in folds
     ]
-    others = [fusion.batch_norm for key, fusion in folds.items() if key not in normalizations]
+    preprocessing = [fusion.batch_norm for key, fusion in folds.items() if key not in normalizations]
     blind = [folds[id(fold.source)].batch_norm for fold in comparison.unverified]
-    removed = [*plan.no_ops, *others]
+    removed = [*plan.no_ops, *preprocessing]
     return FusionReport(fused, kept, removed, comparison.error, blind, comparison.remarks)
 
 

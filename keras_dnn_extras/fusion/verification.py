@@ -252,8 +252,8 @@ class _Comparer:
     def _go_without_outputs(self, key: int) -> None:
         """Compare layers whose code is not Keras's by themselves, where their model takes no inputs."""
         calls = {id(call.operation): call for call in reversed(self._usage.graphs[key].calls)}
-        own = [call for call in calls.values() if self._is_own(call.operation)]
-        unchecked = [call.operation.name for call in own if not self._is_like_its_copy(key, call)]
+        custom = [call for call in calls.values() if self._is_own(call.operation)]
+        unchecked = [call.operation.name for call in custom if not self._is_like_its_copy(key, call)]
         path = self._usage.paths[key].rstrip("/")
         verb = "was" if len(unchecked) == 1 else "were"
         self.comparison.remarks.append(

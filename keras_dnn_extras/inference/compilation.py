@@ -190,8 +190,8 @@ def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
     layers = active_layers(model)
     if layers:
-        others = drawing_layers(model)
-        way_out = _way_out(model, lambda copy: bool(active_layers(copy)), others or layers, not others)
+        drawing = drawing_layers(model)
+        way_out = _way_out(model, lambda copy: bool(active_layers(copy)), drawing or layers, not drawing)
         raise ValueError(
             f"The model draws random numbers at inference. {way_out} "
             f"Received: model={model}, layers={[layer.name for layer in layers]}"

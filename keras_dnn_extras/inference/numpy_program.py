@@ -207,11 +207,11 @@ class _Compiler:
             return lambda values: values.__setitem__(
                 target, np.concatenate([values[source] for source in sources], axis)
             )
-        join, (first, second, *others) = _JOINS[type(layer)], sources
+        join, (first, second, *rest) = _JOINS[type(layer)], sources
 
         def step(values: list) -> None:
             joined = values[target] = join(values[first], values[second])
-            for source in others:
+            for source in rest:
                 join(joined, values[source], joined)
 
         return step

@@ -103,7 +103,7 @@ class Truth:
         return outputs
 
     def _check_repeats(self, first: Any, second: Any) -> None:
-        flat = [_comparable(tree.flatten(found)) for found in (first, second)]
+        flat = [_comparable(tree.flatten(outputs)) for outputs in (first, second)]
         if not all(error <= self._rounding for error in equivalence.relative_errors(*flat)):
             raise DrawsError
 
@@ -111,14 +111,14 @@ class Truth:
         """Raise unless an engine computes the same, as far as rounding allows."""
         for arrays, expected in zip(self.inputs, self._outputs, strict=True):
             with no_trace():
-                found = run(arrays)
-            for array, other in zip(found, expected, strict=True):
-                if array.shape != other.shape or array.dtype != other.dtype:
+                results = run(arrays)
+            for result, expected_array in zip(results, expected, strict=True):
+                if result.shape != expected_array.shape or result.dtype != expected_array.dtype:
                     raise EngineError(
-                        f"its output is of shape {array.shape} and dtype {array.dtype}, not {other.shape} "
-                        f"and {other.dtype}"
+                        f"its output is of shape {result.shape} and dtype {result.dtype}, not "
+                        f"{expected_array.shape} and {expected_array.dtype}"
                     )
-            errors = equivalence.relative_errors(*map(_comparable, (found, expected)))
+            errors = equivalence.relative_errors(*map(_comparable, (results, expected)))
             if all(error <= self._rounding for error in errors):
                 continue
             for error, limit in zip(errors, self._limits(arrays), strict=True):
@@ -159,7 +159,7 @@ def _in_batches(sample: list, rows: int | None) -> list[list[np.ndarray]]:
     else:
         batches = min(len(_SEEDS), -(-count // rows))
         places = [np.arange(i * rows, (i + 1) * rows) % count for i in range(batches)]
-    return [[array[taken] for array in sample] for taken in places]
+    return [[array[rows_of_batch] for array in sample] for rows_of_batch in places]
 
 
 def _comparable(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -110,11 +110,11 @@ def _code_of_the_user() -> Iterator[None]:
 
 
 def _compared(layer: Any, arguments: tuple) -> Likeness:
-    base, own = dropping_class(layer), _own_call(layer)
-    active = _outputs(layer, own, arguments, training=True)  # first, as it is what may not be taken
+    base, own_call = dropping_class(layer), _own_call(layer)
+    active = _outputs(layer, own_call, arguments, training=True)  # first, as it is what may not be taken
     if not _same(active, _outputs(layer, base.call, arguments, training=True)):
         return "other"
-    at_inference = _outputs(layer, own, arguments, training=False)
+    at_inference = _outputs(layer, own_call, arguments, training=False)
     if _same(at_inference, _outputs(layer, base.call, arguments, training=False)):
         return "training"  # which is the same as always where nothing is dropped
     return "always" if _same(at_inference, active) else "other"
@@ -141,13 +141,13 @@ def _outputs(layer: Any, call: Callable, arguments: tuple, training: bool, times
     args, kwargs = arguments
     if takes_training(layer) or call is not _own_call(layer):
         kwargs = {**kwargs, "training": training}
-    found = []
+    results = []
     with random_states_kept(), _attributes_kept(layer), no_trace():
         for _ in range(times):
             with _code_of_the_user():
                 outputs = tree.flatten(call(_stand_in(layer), *args, **kwargs))
-                found.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
-    return found if times > 1 else found[0]
+                results.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
+    return results if times > 1 else results[0]
 
 
 @contextlib.contextmanager
@@ -238,7 +238,7 @@ def _arguments(layer: Any, length: int) -> tuple[tuple, dict[str, Any]] | None:
 
 
 def _array(shape: tuple, dtype: Any, layer: Any, length: int, rng: np.random.Generator) -> Any:
-    shape = tuple(length if known is None else known for known in shape)
+    shape = tuple(length if size is None else size for size in shape)
     if math.prod(shape) > _LARGEST:
         raise _NotTakenError
     dtype = keras.backend.standardize_dtype(dtype)

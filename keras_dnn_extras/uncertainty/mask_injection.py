@@ -109,12 +109,12 @@ def _dropout(layer: Any, noise_for: Callable) -> Callable:
         noise = noise_for(shape[1:], layer.rate)
         if noise is None:
             return inputs
-        kept = ops.cast(noise, inputs.dtype)
+        mask = ops.cast(noise, inputs.dtype)
         if isinstance(layer, keras.layers.AlphaDropout):
             scale = ((1 - layer.rate) * (1 + layer.rate * _SELU_LEAST**2)) ** -0.5
-            shift = _SELU_LEAST * (1 - kept) * scale - scale * _SELU_LEAST * layer.rate
-            return _by_row(_by_row(inputs, kept * scale, ops.multiply), shift, ops.add)
-        return _by_row(inputs, kept * _scale(layer.rate), ops.multiply)
+            shift = _SELU_LEAST * (1 - mask) * scale - scale * _SELU_LEAST * layer.rate
+            return _by_row(_by_row(inputs, mask * scale, ops.multiply), shift, ops.add)
+        return _by_row(inputs, mask * _scale(layer.rate), ops.multiply)
 
     return call
 
@@ -125,8 +125,8 @@ def _attention(layer: Any, apply_scores: Callable, noise_for: Callable) -> Calla
         noise = noise_for(tuple(weights.shape)[1:], layer.dropout)
         if noise is None:
             return result, weights
-        kept = ops.cast(noise, weights.dtype) * _scale(layer.dropout)
-        weights = _by_row(weights, kept, ops.multiply)
+        mask = ops.cast(noise, weights.dtype) * _scale(layer.dropout)
+        weights = _by_row(weights, mask, ops.multiply)
         return ops.matmul(weights, value), weights
 
     return call
@@ -172,7 +172,7 @@ def _mask(cell: Any, sequences: Any, shape: tuple, rate: float, noise_for: Calla
     if noise[0] is None:
         masks = [ops.ones((1, *shape), cell.compute_dtype)] * len(noise)
     else:
-        scaled = [ops.cast(kept, cell.compute_dtype) * _scale(rate) for kept in noise]
+        scaled = [ops.cast(mask, cell.compute_dtype) * _scale(rate) for mask in noise]
         rows = ops.ones_like(ops.reshape(sequences, (-1, math.prod(sequences.shape[1:])))[:, :1])
         rows = ops.reshape(ops.cast(rows, cell.compute_dtype), (-1, *[1] * len(shape)))
         masks = [_by_row(rows, mask, ops.multiply) for mask in scaled]

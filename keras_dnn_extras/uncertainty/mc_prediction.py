@@ -245,8 +245,8 @@ def _prediction(parts: list[SampledBatch]) -> MCPrediction:
             tally.of_classes = are_classes
 
     def joined(of: Callable[[Tally], Any], axis: int = 0) -> Any:
-        found = zip(*([of(tally) for tally in part.tallies] for part in parts), strict=True)
-        flat = [None if pieces[0] is None else _concatenated(pieces, axis) for pieces in found]
+        by_output = zip(*([of(tally) for tally in part.tallies] for part in parts), strict=True)
+        flat = [None if pieces[0] is None else _concatenated(pieces, axis) for pieces in by_output]
         return tree.pack_sequence_as(parts[0].sampler.structure, flat)
 
     return MCPrediction(

@@ -105,23 +105,28 @@ class Thinned:
         """
         units: dict[Value, _Units] = {}
 
-        def run_call(call: Call, known: dict[Value, Any]) -> None:
+        def run_call(call: Call, computed: dict[Value, Any]) -> None:
             if call in self._masks:
                 if call.outputs[0] not in units:
                     mask = noise(self._masks[call])
-                    units[call.outputs[0]] = _Units(known[call.inputs[0]], None, _factors(mask, call))
+                    units[call.outputs[0]] = _Units(computed[call.inputs[0]], None, _factors(mask, call))
             elif call in self._mask_after or (_is_dense(call) and call.inputs[0] in units):
-                self._run_dense(call, known, units, noise, kernels)
+                self._run_dense(call, computed, units, noise, kernels)
             else:
-                call.run(known)
+                call.run(computed)
 
         return self._graph.run(tensors, run_call)
 
     def _run_dense(
-        self, call: Call, known: dict, units: dict[Value, _Units], noise: Callable, kernels: dict[Call, Any]
+        self,
+        call: Call,
+        computed: dict,
+        units: dict[Value, _Units],
+        noise: Callable,
+        kernels: dict[Call, Any],
     ) -> None:
         layer, value, after = call.operation, call.inputs[0], self._mask_after.get(call)
-        inputs = units.get(value) or _Units(known[value], None, None)
+        inputs = units.get(value) or _Units(computed[value], None, None)
         bias = layer.bias
         if after is None:
             axis, kernel = 0, _in_dtype(layer.kernel, call)
@@ -142,7 +147,7 @@ class Thinned:
             y = y + ops.cast(bias, y.dtype)
         y = y if layer.activation is None else layer.activation(y)
         if after is None:
-            known[call.outputs[0]] = y
+            computed[call.outputs[0]] = y
         else:
             units[after.outputs[0]] = _Units(y, places, _factors(mask, after))
 
