@@ -88,6 +88,14 @@ def test_ancestors_are_what_a_value_is_computed_from():
     assert graph.ancestors(graph.inputs) == []
 
 
+def test_ancestors_are_in_the_order_of_the_calls():
+    inputs = outputs = keras.Input((6,))
+    for _ in range(8):
+        outputs = L.Add()([outputs, L.Dense(6)(inputs)])
+    graph = Graph.of(keras.Model(inputs, outputs))
+    assert graph.ancestors(graph.output_values) == graph.calls
+
+
 def test_ancestors_end_where_they_are_told_but_not_at_the_values_themselves():
     graph = Graph.of(diamond())
     calls = by_name(graph)
@@ -155,12 +163,13 @@ def chain():
     return keras.Model(inputs, L.Dense(2, name="head")(x))
 
 
-def test_an_erased_call_hands_its_consumers_on_to_what_it_took():
+@pytest.mark.parametrize("order", [("drop", "drop_again"), ("drop_again", "drop")])
+def test_an_erased_call_hands_its_consumers_on_to_what_it_took(order):
     model = chain()
     graph = Graph.of(model, nested="keep")
     edited, calls = EditedGraph(model, graph), by_name(graph)
-    edited.erase(calls["drop"])
-    edited.erase(calls["drop_again"])
+    for name in order:
+        edited.erase(calls[name])
     dense, last = calls["dense"].outputs[0], calls["drop_again"].outputs[0]
     assert names(edited.calls) == ["dense", "head"]
     assert edited.resolved(last) is dense
