@@ -216,12 +216,18 @@ def test_synchronized_normalizations_are_folded():
 
 
 def test_what_does_nothing_at_inference_is_left_out():
-    idle = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0), L.Identity()]
-    idle += [L.ActivityRegularization(0.1), L.Activation("linear")]
-    model = dense_norm_relu(*idle, L.Dense(2, name="last"))
+    no_ops = [
+        L.Dropout(0.5),
+        L.AlphaDropout(0.1),
+        L.GaussianDropout(0.1),
+        L.GaussianNoise(1.0),
+        L.Identity(),
+    ]
+    no_ops += [L.ActivityRegularization(0.1), L.Activation("linear")]
+    model = dense_norm_relu(*no_ops, L.Dense(2, name="last"))
     result = kdx.fuse_batch_norm(model)
     assert [layer.name for layer in result.model.layers] == ["dense", "relu", "last"]
-    assert result.report.removed == [layer.name for layer in idle]
+    assert result.report.removed == [layer.name for layer in no_ops]
     assert_same(model, result.model, 1e-6)
 
 
