@@ -216,14 +216,8 @@ def test_synchronized_normalizations_are_folded():
 
 
 def test_what_does_nothing_at_inference_is_left_out():
-    no_ops = [
-        L.Dropout(0.5),
-        L.AlphaDropout(0.1),
-        L.GaussianDropout(0.1),
-        L.GaussianNoise(1.0),
-        L.Identity(),
-    ]
-    no_ops += [L.ActivityRegularization(0.1), L.Activation("linear")]
+    no_ops = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0)]
+    no_ops += [L.Identity(), L.ActivityRegularization(0.1), L.Activation("linear")]
     model = dense_norm_relu(*no_ops, L.Dense(2, name="last"))
     result = kdx.fuse_batch_norm(model)
     assert [layer.name for layer in result.model.layers] == ["dense", "relu", "last"]
