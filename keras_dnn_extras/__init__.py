@@ -1,11 +1,12 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
-from keras_dnn_extras.fusion import FusionReport, FusionResult, fuse_batch_norm
+from keras_dnn_extras.fusion import Fusion, FusionReport, FusionResult, Kept, fuse_batch_norm
 from keras_dnn_extras.gradients import GradientFinding, GradientNormMonitor
 from keras_dnn_extras.guidance import Recipe, dnn, recipe
 from keras_dnn_extras.inference import (
     Candidates,
     CompiledModel,
+    KernelSparsity,
     Latency,
     Sparsity,
     compile_for_inference,
@@ -61,11 +62,14 @@ __all__ = [
     "DenseTranspose",
     "Entropies",
     "ExponentialLR",
+    "Fusion",
     "FusionReport",
     "FusionResult",
     "GradientFinding",
     "GradientNormMonitor",
     "GradualUnfreezing",
+    "Kept",
+    "KernelSparsity",
     "Latency",
     "LearningRateSearch",
     "MCAlphaDropout",

@@ -1,7 +1,8 @@
 """What differs between TensorFlow, JAX and PyTorch."""
 
-from keras_dnn_extras._backends.compilation import compiled
+from keras_dnn_extras._backends.compilation import compiled, compiled_at_once, values_in_place
 from keras_dnn_extras._backends.host_values import value_on_host
+from keras_dnn_extras._backends.inference_mode import called_at_inference, called_in_mode
 from keras_dnn_extras._backends.memory import memory_of_machine
 from keras_dnn_extras._backends.precision import no_trace
 from keras_dnn_extras._backends.quiet_threads import quiet
@@ -19,7 +20,10 @@ from keras_dnn_extras._backends.traced_ops import (
 
 __all__ = [
     "after",
+    "called_at_inference",
+    "called_in_mode",
     "compiled",
+    "compiled_at_once",
     "depending_on",
     "mean_over_replicas",
     "memory_of_machine",
@@ -33,5 +37,6 @@ __all__ = [
     "table_dtype",
     "value_of",
     "value_on_host",
+    "values_in_place",
     "write_row",
 ]

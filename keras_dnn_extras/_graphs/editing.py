@@ -1,66 +1,71 @@
-"""Who takes what in a graph, while layers are left out."""
+"""Graphs from which calls are erased, one after the other, as torch.fx erases nodes."""
 
 import keras
 
-from keras_dnn_extras._graphs.graph import Call, Level, Value, values_of
+from keras_dnn_extras._graphs.calls import Call, Value
+from keras_dnn_extras._graphs.graph import Graph
 from keras_dnn_extras._graphs.obstacles import ObstacleError
 
 
-class Wiring:
-    """One level while layers are left out: which calls remain, and who takes what they make.
+class EditedGraph:
+    """A graph while calls are erased: which remain, and who takes what they make.
+
+    A value whose producer was erased is an *alias* of the value that takes its place.
 
     Attributes:
-        model: of the level.
+        model: that the graph is of.
         calls: those that remain, in order.
         outputs: values that the model returns.
     """
 
-    def __init__(self, model: keras.Model, level: Level):
+    def __init__(self, model: keras.Model, graph: Graph):
         self.model = model
-        self.calls = list(level.calls)
-        self.outputs = set(values_of(level.outputs))
-        self._makers = {value: call for call in self.calls for value in call.outputs}
-        self._others: dict[Value, Value] = {}
-        self._users: dict[Value, list[tuple[Call, Value]]] = {}
-        for call in self.calls:
-            for value in dict.fromkeys(call.inputs):
-                self._users.setdefault(value, []).append((call, value))
+        self.calls = list(graph.calls)
+        self.outputs = set(graph.output_values)
+        self._graph = graph
+        self._replacements: dict[Value, Value] = {}
+        # By value: who takes it, and as which of its aliases.
+        self._uses: dict[Value, list[tuple[Call, Value]]] = {
+            value: [(call, value) for call in graph.consumers(value)]
+            for value in dict.fromkeys(value for call in graph.calls for value in call.inputs)
+        }
 
-    def remove(self, call: Call) -> None:
-        """Connect those who take what a call makes with what goes into it."""
+    def erase(self, call: Call) -> None:
+        """Leave out a call: its consumers take its input in place of its output."""
         self.calls.remove(call)
-        made, taken = call.outputs[0], self.real(call.args[0])
-        for value in dict.fromkeys(map(self.real, call.inputs)):
-            self._users[value] = [use for use in self._users[value] if use[0] is not call]
-        self._users.setdefault(taken, []).extend(self._users.pop(made, []))
-        self._others[made] = taken
-        if made in self.outputs:
-            self.outputs.add(taken)
+        output, source = call.outputs[0], self.resolved(call.args[0])
+        for value in dict.fromkeys(map(self.resolved, call.inputs)):
+            self._uses[value] = [use for use in self._uses[value] if use[0] is not call]
+        self._uses.setdefault(source, []).extend(self._uses.pop(output, []))
+        self._replacements[output] = source
+        if output in self.outputs:
+            self.outputs.add(source)
 
-    def real(self, value: Value) -> Value:
+    def resolved(self, value: Value) -> Value:
         """Return what stands for `value` now."""
-        while value in self._others:
-            value = self._others[value]
+        while value in self._replacements:
+            value = self._replacements[value]
         return value
 
-    def names(self, value: Value) -> set[Value]:
+    def aliases(self, value: Value) -> set[Value]:
         """Return `value` and the values that it stands for."""
-        return {value, *(other for other in self._others if self.real(other) is value)}
+        return {value, *(alias for alias in self._replacements if self.resolved(alias) is value)}
 
-    def maker(self, value: Value) -> Call:
+    def producer(self, value: Value) -> Call:
         """Return the call that makes `value`."""
-        if value not in self._makers:
+        call = self._graph.producer(value)
+        if call is None:
             raise ObstacleError("an input of the model comes before it")
-        return self._makers[value]
+        return call
 
-    def only_user(self, value: Value) -> tuple[Call, Value]:
-        """Return the one call that takes `value`, and by which name it does: itself, or one left out."""
-        users = self._users.get(value, [])
-        maker = self._makers.get(value)
-        name = repr(maker.operation.name) if maker else "an input"
+    def only_use(self, value: Value) -> tuple[Call, Value]:
+        """Return the one call that takes `value`, and as which of its aliases it does."""
+        uses = self._uses.get(value, [])
+        producer = self._graph.producer(value)
+        name = repr(producer.operation.name) if producer else "an input"
         if value in self.outputs:
             raise ObstacleError(f"what {name} makes is an output of the model")
-        if len(users) != 1:
-            names = ", ".join(repr(call.operation.name) for call, _ in users)
+        if len(uses) != 1:
+            names = ", ".join(repr(call.operation.name) for call, _ in uses)
             raise ObstacleError(f"what {name} makes goes to several layers ({names})")
-        return users[0]
+        return uses[0]

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._backends import no_trace
+from keras_dnn_extras._backends import (
+    called_at_inference,
+    compiled_at_once,
+    no_trace,
+    value_on_host,
+    values_in_place,
+)
 
 LARGE = 50_000  # numbers in a row
 MANY = 50  # operations, which JAX compiles faster as one than each by itself
@@ -19,25 +25,25 @@ ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bflo
 ROUNDINGS = {"float64": 256, "float32": 256, "float16": 32, "bfloat16": 32}
 
 
-def relative_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
+def relative_errors(results: Sequence[Any], expected: Sequence[Any]) -> list[float]:
     """Return the largest difference of each pair of arrays, over the largest number in either of them.
 
     It is NaN where neither has a finite number, and 0 where neither has a number at all.
     """
-    return [_relative_error(*pair) for pair in zip(found, expected, strict=True)]
+    return [_relative_error(*pair) for pair in zip(results, expected, strict=True)]
 
 
-def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    if found.dtype.kind not in "fc":
-        return 0.0 if np.array_equal(found, expected) else float("inf")
-    if not np.array_equal(np.isfinite(found), np.isfinite(expected)):
+def _relative_error(result: np.ndarray, expected: np.ndarray) -> float:
+    if result.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(result, expected) else float("inf")
+    if not np.array_equal(np.isfinite(result), np.isfinite(expected)):
         return float("inf")
     finite = np.isfinite(expected)
     if not finite.any():
         return float("nan") if finite.size else 0.0
-    found, expected = (array[finite].astype("float64") for array in (found, expected))
-    size = max(np.max(np.abs(expected)), np.max(np.abs(found)))
-    return float(np.max(np.abs(found - expected)) / size) if size > 0 else 0.0
+    result, expected = (array[finite].astype("float64") for array in (result, expected))
+    size = max(np.max(np.abs(expected)), np.max(np.abs(result)))
+    return float(np.max(np.abs(result - expected)) / size) if size > 0 else 0.0
 
 
 def tolerance(dtypes: Sequence[str]) -> float:
@@ -79,7 +85,7 @@ def shape_of(tensor: Any, size: int) -> tuple[int, ...]:
 
 
 class Program:
-    """Computes arrays from arrays with variables, without a trace in these.
+    """Computes arrays from arrays with variables, without side effects on these.
 
     Args:
         function: of tensors, flat; returns tensors, flat.
@@ -90,7 +96,7 @@ class Program:
     def __init__(self, function: Callable[[list], list], variables: Sequence[Any], is_large: bool):
         self._function = function
         self._variables = list(variables)
-        self._run = _compiled_on_jax(self._computed) if is_large else self._computed
+        self._run = compiled_at_once(self._computed) if is_large else self._computed
 
     def __call__(self, arrays: Sequence[Any], values: Mapping[int, Any] | None = None) -> list[np.ndarray]:
         """Return what it computes in inference mode.
@@ -104,7 +110,7 @@ class Program:
             return [_array(tensor) for tensor in self._run(state, list(arrays))]
 
     def _computed(self, values: list, arrays: list) -> list:
-        with keras.StatelessScope(state_mapping=list(zip(self._variables, values, strict=True))):
+        with values_in_place(self._variables, values):
             return self._function(arrays)
 
     def noise(self, arrays: Sequence[Any], dtype: str) -> list[float]:
@@ -123,7 +129,7 @@ class Program:
         rng = np.random.default_rng(2)
         values = {}
         for variable in variables:
-            array = _raw(variable)
+            array = value_on_host(variable)
             moved = _moved(array if array.any() else np.ones_like(array), error, rng)
             values[id(variable)] = keras.ops.convert_to_tensor(
                 moved if array.any() else moved - np.ones_like(array), variable.dtype
@@ -132,7 +138,7 @@ class Program:
 
 
 class Prober(Program):
-    """Computes tensors of a model from its inputs, without a trace in it.
+    """Computes tensors of a model from its inputs, without side effects on the model.
 
     Args:
         inputs: the Keras tensors that the model takes, flat.
@@ -143,7 +149,7 @@ class Prober(Program):
         model = keras.Model(list(inputs), list(tensors))
         is_large = len(model.operations) >= MANY
         super().__init__(
-            lambda arrays: tree.flatten(model(arrays, training=False)), model.variables, is_large
+            lambda arrays: tree.flatten(called_at_inference(model, arrays)), model.variables, is_large
         )
 
 
@@ -177,34 +183,12 @@ def _has_floats(array: np.ndarray | None) -> bool:
 
 
 def _moved_value(variable: Any, error: float, rng: np.random.Generator) -> Any:
-    return keras.ops.convert_to_tensor(_moved(_raw(variable), error, rng), variable.dtype)
+    return keras.ops.convert_to_tensor(_moved(value_on_host(variable), error, rng), variable.dtype)
 
 
 def _moved(array: np.ndarray, error: float, rng: np.random.Generator) -> np.ndarray:
     signs = rng.choice([-1.0, 1.0], array.shape)
     return (array.astype("float64") * (1 + error * signs)).astype(array.dtype)
-
-
-def _compiled_on_jax(function: Callable[[list, list], list]) -> Callable[[list, list], list]:
-    """Compile `function` on JAX, which otherwise compiles each operation of a new shape by itself."""
-    if keras.backend.backend() != "jax":
-        return function
-    import jax
-
-    # What runs a few times costs more to optimize than to run: level 0 halves the time on MobileNetV2.
-    compiled = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-    def run(values: list, arrays: list) -> list:
-        try:
-            return compiled(values, arrays)
-        except Exception:  # a layer that wants to see numbers, or inputs that it does not take
-            return function(values, arrays)
-
-    return run
-
-
-def _raw(variable: keras.Variable) -> np.ndarray:
-    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -1,227 +1,167 @@
-"""Model graphs as lists of calls, in order: with nested models laid open, or one level of them."""
+"""Models as graphs: calls of operations, and the values that go from one call to the next.
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+The words are those of torch.fx and onnx-ir. A `Value` is a tensor of the graph. A `Call` takes values and
+makes others: it is the *producer* of these, and a *consumer* of those. The *ancestors* of a value are the
+calls that it is computed from, its *descendants* the calls that it has an effect on.
 
-import keras
-from keras import tree
+    graph = Graph.of(model)
+    for call in graph.calls:                      # in an order in which they can be computed
+        print(call.operation, [graph.producer(value) for value in call.inputs])
+    graph.run(standardized_inputs(model, x))      # the same as `model(x, training=False)`
 
+A graph holds no model, so that what was made of it can outlive one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from keras_dnn_extras._graphs.calls import Call, Value, fill_in, values_of
+from keras_dnn_extras._graphs.graph_reading import InlineReader, LevelReader
 from keras_dnn_extras._keras_internals import functional_of
 
 
 @dataclass(frozen=True, eq=False)
-class Value:
-    """A tensor of the graph, which one call makes and others take.
-
-    Attributes:
-        shape, dtype: as Keras knows them: None is the batch, or unknown.
-    """
-
-    shape: tuple[int | None, ...]
-    dtype: str
-
-    @property
-    def has_batch(self) -> bool:
-        return len(self.shape) > 0 and self.shape[0] is None
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of an operation.
-
-    Attributes:
-        operation: a layer, another Keras operation, or a function.
-        args, kwargs: its arguments, with a `Value` in place of each tensor.
-        outputs: what it returns, flat.
-    """
-
-    operation: Any
-    args: tuple
-    kwargs: dict[str, Any]
-    outputs: tuple[Value, ...]
-
-    @property
-    def inputs(self) -> list[Value]:
-        return values_of((self.args, self.kwargs))
-
-    def run(self, known: dict[Value, Any], training: bool | None = False) -> None:
-        """Compute the outputs from the inputs, which are `known`, in inference mode unless told."""
-        args, kwargs = _mapped(lambda value: known.get(value), (self.args, self.kwargs))
-        if getattr(self.operation, "_call_has_training_arg", False):
-            kwargs["training"] = training
-        known.update(zip(self.outputs, tree.flatten(self.operation(*args, **kwargs)), strict=True))
-
-
-@dataclass(frozen=True, eq=False)
 class Graph:
-    """A functional or sequential model as a list of calls, each after those that it needs.
+    """A functional or sequential model, or a part of one, as a list of calls.
 
     Attributes:
-        inputs: in the order of `model.inputs`.
-        outputs: in the structure of the model's outputs.
-        standardized: turns what the model takes into its inputs, flat and in their dtypes, as Keras does.
+        inputs: values that come from outside: those of a whole model in the order of `model.inputs`.
+        calls: each after those that make its inputs.
+        outputs: values that are computed, in the structure in which the model returns them.
+        tensors: the Keras tensor of each value, in a graph that keeps nested models; else empty.
     """
 
     inputs: list[Value]
     calls: list[Call]
     outputs: Any
-
-    standardized: Callable[[Any], list]
+    tensors: dict[Value, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: keras.Model) -> "Graph | None":
-        """Return the graph of `model`, or None where its `call` is its own."""
-        functional = functional_of(model)
-        if functional is None:
-            return None
-        calls: list[Call] = []
-        inputs = [_value(tensor, tensor.shape[0]) for tensor in functional.inputs]
-        outputs = _lay_open(functional, inputs, calls)
-
-        def standardized(given: Any) -> list:
-            if model._convert_input_args:
-                policy, dtype = model.dtype_policy, model.input_dtype
-                given = tree.map_structure(lambda x: policy.convert_input(x, model.autocast, dtype), given)
-            return functional._standardize_inputs(given)
-
-        return cls(inputs, calls, outputs, standardized)
-
-    def split(self, is_in_tail: Callable[[Any], bool]) -> "tuple[list[Call], list[Value], list[Call]]":
-        """Divide the calls: those of certain operations and all that depends on them come last.
+    def of(cls, model: Any, nested: Literal["inline", "keep"] = "inline") -> "Graph | None":
+        """Return the graph of `model`, or None where its `call` is its own and nobody can look into it.
 
         Args:
-            is_in_tail: tells it of an operation.
-
-        Returns:
-            The calls of the head, the values that the tail or the outputs take from it, or from the
-            inputs, and the calls of the tail.
+            nested: `"inline"` puts the calls of a nested model in the place of its own call, where that
+                call is no more than these; a first axis of the batch size that the model has is None.
+                `"keep"` leaves nested models as operations among others, and all shapes as they are.
         """
-        head, tail = [], []
-        late: set[Value] = set()
-        for call in self.calls:
-            if is_in_tail(call.operation) or not late.isdisjoint(call.inputs):
-                tail.append(call)
-                late.update(call.outputs)
-            else:
-                head.append(call)
-        wanted = [value for call in tail for value in call.inputs] + values_of(self.outputs)
-        border = [value for value in dict.fromkeys(wanted) if value not in late]
-        return head, border, tail
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """What a functional or sequential model itself calls, with nested models as operations among others.
-
-    Attributes:
-        inputs, calls, outputs: as those of a `Graph`.
-        tensors: the Keras tensor of each value.
-    """
-
-    inputs: list[Value]
-    calls: list[Call]
-    outputs: Any
-    tensors: dict[Value, Any]
-
-    @classmethod
-    def of(cls, model: keras.Model) -> "Level | None":
-        """Return the level of `model`, or None where its `call` is its own."""
         functional = functional_of(model)
         if functional is None:
             return None
-        calls: list[Call] = []
-        inputs = [_value(tensor, None) for tensor in functional.inputs]
-        tensors = dict(zip(inputs, functional.inputs, strict=True))
-        return cls(inputs, calls, _lay_open(functional, inputs, calls, tensors), tensors)
+        reader = InlineReader() if nested == "inline" else LevelReader()
+        inputs = [reader.input(tensor) for tensor in functional.inputs]
+        outputs = reader.read(functional, inputs)
+        return cls(inputs, reader.calls, outputs, reader.tensors)
 
+    # -- who makes and takes what --------------------------------------------------------------------------
 
-def fill_in(structure: Any, known: dict[Value, Any]) -> Any:
-    """Return `structure` with tensors in place of each `Value`."""
-    return _mapped(lambda value: known[value], structure)
+    @property
+    def output_values(self) -> list[Value]:
+        """The outputs, flat."""
+        return values_of(self.outputs)
 
+    def producer(self, value: Value) -> Call | None:
+        """Return the call that makes `value`, or None for what comes from outside."""
+        return self._producers.get(value)
 
-def _lay_open(
-    functional: Any, inputs: list[Value], calls: list[Call], tensors: dict[Value, Any] | None = None
-) -> Any:
-    """Append the calls of a model that is called with `inputs`, and return its outputs.
+    def consumers(self, value: Value) -> list[Call]:
+        """Return the calls that take `value`, each once, in order."""
+        return self._consumers.get(value, [])
 
-    With `tensors` nested models stay closed, and the tensors of values are put there.
-    """
-    known = dict(zip(map(id, functional.inputs), inputs, strict=True))
-    for _, nodes in sorted(functional._nodes_by_depth.items(), reverse=True):
-        for node in nodes:
-            if node.is_input or any(id(tensor) not in known for tensor in node.input_tensors):
-                continue  # as Keras does
-            args, kwargs = tree.map_structure(
-                lambda a: known[id(a)] if isinstance(a, keras.KerasTensor) else a,
-                (tuple(node.arguments.args), dict(node.arguments.kwargs)),
-            )
-            if tensors is None:
-                outputs = _outputs_of(node, args, kwargs, functional.inputs[0].shape[0], calls)
-            else:
-                outputs = [_value(tensor, None) for tensor in node.outputs]
-                calls.append(Call(node.operation, args, kwargs, tuple(outputs)))
-                tensors.update(zip(outputs, node.outputs, strict=True))
-            known.update(zip(map(id, node.outputs), outputs, strict=True))
-    return tree.map_structure(lambda tensor: known[id(tensor)], functional._outputs_struct)
+    def ancestors(
+        self, values: Iterable[Value], until: Callable[[Value], bool] | None = None
+    ) -> list[Call]:
+        """Return the calls that `values` are computed from, in order.
 
+        Args:
+            until: tells of other values whether to stop there, and leave their producers out.
+        """
+        return self._walked_back(values, until)[0]
 
-def _outputs_of(
-    node: Any, args: tuple, kwargs: dict[str, Any], rows: int | None, calls: list[Call]
-) -> list[Value]:
-    nested = functional_of(node.operation)
-    if nested is not None and _is_plain(nested, args, kwargs):
-        values = [
-            _converted(value, node.operation, inner.dtype, calls)
-            for value, inner in zip(values_of(args), nested.inputs, strict=True)
-        ]
-        return values_of(_lay_open(nested, values, calls))
-    call = Call(node.operation, args, kwargs, tuple(_value(tensor, rows) for tensor in node.outputs))
-    calls.append(call)
-    return list(call.outputs)
+    def descendants(self, values: Iterable[Value]) -> list[Call]:
+        """Return the calls that take `values`, or anything that is computed from them, in order."""
+        reached = set(values)
+        calls = []
+        for call in self.calls:
+            if not reached.isdisjoint(call.inputs):
+                calls.append(call)
+                reached.update(call.outputs)
+        return calls
 
+    # -- parts ---------------------------------------------------------------------------------------------
 
-def _is_plain(nested: Any, args: tuple, kwargs: dict[str, Any]) -> bool:
-    """Return whether a call of a nested model is no more than a call of its layers."""
-    if len(args) != 1 or any(v is not None for name, v in kwargs.items() if name != "training"):
-        return False
-    given, taken = values_of(args), nested.inputs
-    if len(given) != len(tree.flatten(args)) or len(given) != len(taken):
-        return False
-    if len(given) > 1:
-        try:
-            tree.assert_same_structure(args[0], nested._inputs_struct)
-        except (TypeError, ValueError):
-            return False
-    return all(len(g.shape) == len(t.shape) for g, t in zip(given, taken, strict=True))
+    def part(self, outputs: Any, until: Callable[[Value], bool] | None = None) -> "Graph":
+        """Return the graph of what computes `outputs`. Its inputs are where the walk back stopped.
 
+        Args:
+            outputs: a structure of values of this graph.
+            until: as for `ancestors`.
+        """
+        calls, border = self._walked_back(values_of(outputs), until)
+        return dataclasses.replace(self, inputs=border, calls=calls, outputs=outputs)
 
-def _converted(value: Value, model: Any, dtype: str, calls: list[Call]) -> Value:
-    """Return `value` in the dtype that the nested `model` turns it into, as Keras does, in two steps."""
-    through = [dtype]
-    if "float" in value.dtype and model.autocast and model._convert_input_args:  # of `Sequential` alone
-        through = [model.compute_dtype, dtype]
-    for dtype in through:
-        if value.dtype != dtype:
-            cast = Value(value.shape, dtype)
-            calls.append(Call(keras.ops.cast, (value, dtype), {}, (cast,)))
-            value = cast
-    return value
+    def split(self, is_late: Callable[[Any], bool]) -> "tuple[Graph, Graph]":
+        """Divide the graph in two: certain operations, and all that depends on them, are in the second.
 
+        Args:
+            is_late: tells of an operation whether it is one of those.
 
-def _value(tensor: Any, rows: int | None) -> Value:
-    """Return the value for `tensor` of a model for `rows` inputs: `predict` makes such a `Sequential`."""
-    shape = tuple(tensor.shape)
-    if rows is not None and shape[:1] == (rows,):
-        shape = (None, *shape[1:])
-    return Value(shape, keras.backend.standardize_dtype(tensor.dtype))
+        Returns:
+            The first graph, whose outputs are a list, and the second, which takes these as its inputs.
+        """
+        made_late = [value for call in self.calls if is_late(call.operation) for value in call.outputs]
+        later = set(self.descendants(made_late))
+        late = [call for call in self.calls if call in later or is_late(call.operation)]
+        early = [call for call in self.calls if call not in set(late)]
+        wanted = [value for call in late for value in call.inputs] + self.output_values
+        of_late = {value for call in late for value in call.outputs}
+        border = [value for value in dict.fromkeys(wanted) if value not in of_late]
+        first = dataclasses.replace(self, calls=early, outputs=border)
+        return first, dataclasses.replace(self, inputs=border, calls=late)
 
+    # -- computing -----------------------------------------------------------------------------------------
 
-def values_of(structure: Any) -> list[Value]:
-    """Return the values in a structure of arguments or outputs."""
-    return [item for item in tree.flatten(structure) if isinstance(item, Value)]
+    def run(self, tensors: Sequence[Any], run_call: Callable[[Call, dict], None] = Call.run) -> Any:
+        """Compute the outputs, in inference mode.
 
+        Args:
+            tensors: one for each input.
+            run_call: what computes one call, of the call and of the tensors of all values so far, to which
+                it adds the outputs.
+        """
+        computed = dict(zip(self.inputs, tensors, strict=True))
+        for call in self.calls:
+            run_call(call, computed)
+        return fill_in(self.outputs, computed)
 
-def _mapped(function: Callable[[Value], Any], structure: Any) -> Any:
-    return tree.map_structure(lambda item: function(item) if isinstance(item, Value) else item, structure)
+    @cached_property
+    def _producers(self) -> dict[Value, Call]:
+        return {value: call for call in self.calls for value in call.outputs}
+
+    @cached_property
+    def _consumers(self) -> dict[Value, list[Call]]:
+        consumers: dict[Value, list[Call]] = {}
+        for call in self.calls:
+            for value in dict.fromkeys(call.inputs):
+                consumers.setdefault(value, []).append(call)
+        return consumers
+
+    def _walked_back(
+        self, values: Iterable[Value], until: Callable[[Value], bool] | None
+    ) -> tuple[list[Call], list[Value]]:
+        """Return the calls on the way back from `values`, in order, and the values where it stopped."""
+        goals, waiting = set(values), list(values)
+        border: dict[Value, None] = {}
+        passed: set[Call] = set()
+        while waiting:
+            value = waiting.pop()
+            producer = self.producer(value)
+            if producer is None or (until is not None and value not in goals and until(value)):
+                border[value] = None
+            elif producer not in passed:
+                passed.add(producer)
+                waiting.extend(producer.inputs)
+        return [call for call in self.calls if call in passed], list(border)

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals import replaced
+from keras_dnn_extras._keras_internals import flat_layers, replaced
 
 NO_CONFIG = (NotImplementedError, TypeError, AttributeError, pickle.PicklingError)
 """Raised for a layer without a config, or with a module of PyTorch whose class pickle does not find."""
@@ -29,7 +29,7 @@ def serialized(operation: Any) -> dict[str, Any]:
     if not isinstance(operation, keras.Layer):
         return keras.saving.serialize_keras_object(operation)
     with _REPLACING, contextlib.ExitStack() as stack:
-        for layer in operation._flatten_layers():
+        for layer in flat_layers(operation):
             is_left = isinstance(
                 layer, (keras.Model, keras.layers.InputLayer)
             )  # which have no policy of layers

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._keras_internals import functional_of
+from keras_dnn_extras._keras_internals import functional_of, input_structure, operation_of
 
 ROWS = 32  # as many are looked at, fewer of large ones
 LARGE = 2**22  # numbers
@@ -42,7 +42,7 @@ def checked_inputs(model: Any, inputs: Any) -> list[np.ndarray | None]:
 
 
 def _is_left_out(data: Any, tensor: Any) -> bool:
-    return data is None and getattr(tensor._keras_history.operation, "optional", False)
+    return data is None and getattr(operation_of(tensor), "optional", False)
 
 
 def _common_rows(present: list[tuple[np.ndarray, Any]]) -> int:
@@ -53,7 +53,7 @@ def _common_rows(present: list[tuple[np.ndarray, Any]]) -> int:
 
 def _flat_inputs(functional: Any, inputs: Any) -> list[Any]:
     names = [tensor.name for tensor in functional.inputs]
-    structure = functional._inputs_struct
+    structure = input_structure(functional)
     if isinstance(inputs, dict) and not isinstance(structure, dict):  # by name, as Keras takes them too
         structure = dict.fromkeys(names)
         if inputs.keys() == structure.keys():

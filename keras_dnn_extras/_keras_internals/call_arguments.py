@@ -12,3 +12,8 @@ def takes_training(operation: Any) -> bool:
     if not isinstance(operation, keras.Layer):
         return False
     return private_attribute(operation, "_call_has_training_arg", "Computing layers in inference mode")
+
+
+def built_shapes(layer: Any) -> list[Any]:
+    """Return the shapes of inputs that `layer` was built for, as far as Keras has recorded them."""
+    return list((getattr(layer, "_build_shapes_dict", None) or {}).values())

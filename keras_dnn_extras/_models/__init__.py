@@ -35,7 +35,12 @@ from keras_dnn_extras._models.trainable import (
 )
 from keras_dnn_extras._models.trial_training import rolled_back_training
 from keras_dnn_extras._models.validation_data import with_checked_validation
-from keras_dnn_extras._models.weight_kinds import computes_with_its_kernel, has_lora, is_quantized
+from keras_dnn_extras._models.weight_kinds import (
+    computes_with_its_kernel,
+    has_lora,
+    is_quantized,
+    kernel_obstacle,
+)
 
 __all__ = [
     "accept_trainable",
@@ -58,6 +63,7 @@ __all__ = [
     "is_batch_norm",
     "is_quantized",
     "iterations",
+    "kernel_obstacle",
     "layers_by_path",
     "layers_of_head",
     "layers_to_unfreeze",

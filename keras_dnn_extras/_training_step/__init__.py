@@ -1,6 +1,5 @@
 """Values that travel into the compiled training step and out of it."""
 
-from keras_dnn_extras._training_step import step
 from keras_dnn_extras._training_step.gradient_measurements import GradientMeasurements
 from keras_dnn_extras._training_step.gradient_probe import GradientProbe
 from keras_dnn_extras._training_step.hyperparameters import ScheduledHyperparameters
@@ -19,5 +18,4 @@ __all__ = [
     "StepCallback",
     "Timeline",
     "TrainingStep",
-    "step",
 ]

@@ -168,10 +168,11 @@ def fold_einsum_inputs(
     not have are summed over.
     """
     of_kernel, of_outputs = labels
-    kept = "".join(label for label in of_outputs if label in of_kernel)
-    made = np.einsum(f"{of_kernel},{channel}->{kept}", kernel, affine.shift)
-    made = made.reshape([kernel.shape[of_kernel.index(a)] if a in kept else 1 for a in of_outputs])
-    return kernel * _along(of_kernel, channel, affine.scale), _plus(bias, made)
+    remaining = "".join(label for label in of_outputs if label in of_kernel)
+    shift = np.einsum(f"{of_kernel},{channel}->{remaining}", kernel, affine.shift)
+    sizes = dict(zip(of_kernel, kernel.shape, strict=True))
+    shift = shift.reshape([sizes[label] if label in remaining else 1 for label in of_outputs])
+    return kernel * _along(of_kernel, channel, affine.scale), _plus(bias, shift)
 
 
 def compose(first: Affine, second: Affine) -> Affine:

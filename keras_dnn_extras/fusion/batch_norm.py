@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._graphs import Census, check_followed, checked_inputs, rebuilt
+from keras_dnn_extras._graphs import Usage, check_followed, checked_inputs, copy_model
 from keras_dnn_extras._keras_internals import functional_of
 from keras_dnn_extras.fusion import verification
 from keras_dnn_extras.fusion.planning import Plan
@@ -67,14 +67,14 @@ def fuse_batch_norm(model: keras.Model, *, inputs: Any = None) -> FusionResult:
     """
     _check_model(model)
     data = None if inputs is None else checked_inputs(model, inputs)
-    census = Census.of(model)
+    usage = Usage.of(model)
     refused: dict[int, str] = {}
     while True:
-        plan = Plan(census, refused)
-        copy = rebuilt(model, census.levels, plan.changes)
-        comparison = verification.compared(model, census, plan, copy, data)
+        plan = Plan(usage, refused)
+        copy = copy_model(model, plan.changes, graphs=usage.graphs)
+        comparison = verification.compared(model, usage, plan, copy, data)
         if not comparison.refused:
-            return FusionResult(copy.model, report_of(model, census, plan, comparison))
+            return FusionResult(copy.model, report_of(model, usage, plan, comparison))
         refused.update(comparison.refused)
 
 

@@ -1,7 +1,7 @@
 """Each fold checked by itself: the few layers that it changes, on inputs of their own."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -13,14 +13,15 @@ from keras import activations, layers
 from keras_dnn_extras._graphs import (
     Call,
     Copy,
-    Level,
+    Graph,
     Value,
     equivalence,
     sample_inputs,
     without_activation,
 )
 from keras_dnn_extras.fusion.foldable_layers import LINEAR
-from keras_dnn_extras.fusion.planning import Fold, Plan
+from keras_dnn_extras.fusion.folding import Fold
+from keras_dnn_extras.fusion.planning import Plan
 
 DISTURBANCE = 0.01
 """The relative error in each number of a kernel that a comparison has to notice."""
@@ -35,7 +36,7 @@ _WITH_ACTIVATION_LAST = LINEAR.keys() - {
 
 @dataclass(frozen=True)
 class FoldChecks:
-    """What came of the checks of the folds of one level.
+    """What came of the checks of the folds of one graph.
 
     Attributes:
         errors: of each fold that makes a difference beyond rounding, the relative one.
@@ -46,23 +47,23 @@ class FoldChecks:
     unverified: list[Fold]
 
 
-def checked_folds(level: Level, plan: Plan, copy: Copy, key: int) -> FoldChecks:
-    """Compare the layers around each fold of a level with their copies, on inputs of their own.
+def checked_folds(graph: Graph, plan: Plan, copy: Copy, key: int) -> FoldChecks:
+    """Compare the layers around each fold of a graph with their copies, on inputs of their own.
 
     They are compared without the activation in them, and with the statistics that each layer expects, so
     that every number of a kernel counts, whatever reaches it in the model. The kernels of the copy are then
     disturbed, to see whether the comparison notices an error in them.
     """
     folds = plan.folds.get(key, [])
-    regions = _regions(level, plan, copy, key)
+    regions = _regions(graph, plan, copy, key)
     old, new = (_program([pair[i] for pair in regions]) for i in (0, 1))
-    drawn = _drawn(regions, old) if regions else None
-    if drawn is None:
+    sample = _sample(regions, old) if regions else None
+    if sample is None:
         return FoldChecks([], list(folds))
     kernels = [_kernels(plan, copy, *pair) for pair in regions]
-    checks = _Checks(old, new, kernels, [part.value.dtype for part, _ in regions])
+    checks = _Checks(old, new, kernels, [part.output.dtype for part, _ in regions])
     for scale in SCALES:
-        checks.run(*drawn, scale)
+        checks.run(*sample, scale)
         if len(checks.verified) == len(regions):
             break
     verified = {id(fold) for place in checks.verified for fold in regions[place][0].folds}
@@ -125,58 +126,65 @@ class _Checks:
         return noticed
 
 
-def computes_the_same(copy: Copy, key: int, call: Call) -> bool:
+def computes_the_same(graph: Graph, copy: Copy, key: int, call: Call) -> bool:
     """Return whether one call of a layer and its copy agree on inputs of their own.
 
     Raises:
         NoInputsError: the layer takes none.
     """
-    new_level: Any = Level.of(copy.models[key])
-    copied = copy.operations[id(call.operation)]
-    new_call = next(each for each in new_level.calls if each.operation is copied)
-    borders = dict(zip(new_call.inputs, call.inputs, strict=True))
-    part = _Part([call], list(dict.fromkeys(call.inputs)), call.outputs[0])
-    new_part = _Part([new_call], list(borders), new_call.outputs[0], list(borders.values()))
-    pair = (part, new_part)
-    old, new = (_program([each]) for each in pair)
-    drawn = _drawn([pair], old)
-    if drawn is None:
+    new_graph: Any = Graph.of(copy.models[key], nested="keep")
+    layer = copy.operations[id(call.operation)]
+    new_call = next(each for each in new_graph.calls if each.operation is layer)
+    originals = dict(zip(new_call.inputs, call.inputs, strict=True))
+    part = _Part(_of_one_call(graph, call, call.inputs))
+    new_part = _Part(_of_one_call(new_graph, new_call, list(originals)), list(originals.values()))
+    old, new = (_program([each]) for each in (part, new_part))
+    sample = _sample([(part, new_part)], old)
+    if sample is None:
         raise sample_inputs.NoInputsError(f"{call.operation.name!r} takes no random inputs")
-    arrays, expected = drawn
-    dtypes = [part.value.dtype]
+    arrays, expected = sample
+    dtypes = [part.output.dtype]
     [error], [limit] = equivalence.compared(old, arrays, expected, new(arrays), dtypes)
     return not error > limit
 
 
-# -- parts of a level -------------------------------------------------------------------------------------
+# -- parts of a graph -------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Part:
-    """Calls that make one value from others.
+    """A part of a graph that makes one value from others.
 
     Attributes:
-        border: what goes in.
-        originals: of a part of a copy, what stands for `border` in the original.
+        graph: the part.
+        originals: of a part of a copy, what stands for its inputs in the original.
         folds: in a part of the original, in order: the last makes the value.
-        places: of `border` among the arrays of a program.
-        stand_ins: layers in the place of others, whose `id` is told, without their activations.
+        places: of its inputs among the arrays of a program.
+        stand_ins: layers in the place of others, by the `id` of these, without their activations.
     """
 
-    calls: list[Call]
-    border: list[Value]
-    value: Value
+    graph: Graph
     originals: list[Value] = dataclasses.field(default_factory=list)
     folds: list[Fold] = dataclasses.field(default_factory=list)
     places: list[int] = dataclasses.field(default_factory=list)
     stand_ins: dict[int, Any] = dataclasses.field(default_factory=dict)
 
+    @property
+    def output(self) -> Value:
+        return self.graph.output_values[0]
 
-def _regions(level: Level, plan: Plan, copy: Copy, key: int) -> list[tuple[_Part, _Part]]:
+
+def _of_one_call(graph: Graph, call: Call, inputs: list[Value]) -> Graph:
+    """Return the graph of one call, which computes the first of what it makes."""
+    inputs = list(dict.fromkeys(inputs))
+    return dataclasses.replace(graph, inputs=inputs, calls=[call], outputs=call.outputs[0])
+
+
+def _regions(graph: Graph, plan: Plan, copy: Copy, key: int) -> list[tuple[_Part, _Part]]:
     """Return what makes each value that folds leave as it was from others of the kind, here and there."""
-    new_level: Any = Level.of(copy.models[key])
-    new_values = {id(tensor): value for value, tensor in new_level.tensors.items()}
-    new_of = {v: new_values.get(id(tensor)) for v, tensor in copy.tensors.items() if v in level.tensors}
+    new_graph: Any = Graph.of(copy.models[key], nested="keep")
+    new_values = {id(tensor): value for value, tensor in new_graph.tensors.items()}
+    new_of = {v: new_values.get(id(tensor)) for v, tensor in copy.tensors.items() if v in graph.tensors}
 
     def stays(value: Value) -> bool:
         # Masks are of what they mask: inputs of their own would not fit.
@@ -185,44 +193,30 @@ def _regions(level: Level, plan: Plan, copy: Copy, key: int) -> list[tuple[_Part
     folds = plan.folds.get(key, [])
     regions = []
     for fold in folds:
-        if fold.made in plan.changed:
+        if fold.value in plan.changed:
             continue
-        part = _part_of(level, fold.made, stays)
-        sources = {id(call.operation) for call in part.calls}
+        part = _Part(graph.part(fold.value, until=stays))
+        sources = {id(call.operation) for call in part.graph.calls}
         part.folds += [each for each in folds if id(each.source) in sources and each is not fold] + [fold]
-        borders = {new_of[value]: value for value in [*level.inputs, *part.border] if new_of.get(value)}
-        new_value: Any = new_of[fold.made]
-        new = _part_of(new_level, new_value, borders.__contains__)
-        if all(value in borders for value in new.border):
-            new.originals += [borders[value] for value in new.border]
+        originals = {
+            new_of[value]: value for value in [*graph.inputs, *part.graph.inputs] if new_of.get(value)
+        }
+        new = _Part(new_graph.part(new_of[fold.value], until=originals.__contains__))
+        if all(value in originals for value in new.graph.inputs):
+            new.originals += [originals[value] for value in new.graph.inputs]
             regions.append((_without_last_activation(part), _without_last_activation(new)))
     return regions
 
 
-def _part_of(level: Level, goal: Value, is_border: Callable[[Value], bool]) -> _Part:
-    makers = {value: call for call in level.calls for value in call.outputs}
-    border: dict[Value, None] = {}
-    needed: set[Call] = set()
-    waiting = [goal]
-    while waiting:
-        value = waiting.pop()
-        if value not in makers or (value is not goal and is_border(value)):
-            border[value] = None
-        elif makers[value] not in needed:
-            needed.add(makers[value])
-            waiting.extend(makers[value].inputs)
-    return _Part([call for call in level.calls if call in needed], list(border), goal)
-
-
 def _without_last_activation(part: _Part) -> _Part:
     """Return `part` with what an activation in its last layer is given, as that may hide errors."""
-    for place, call in enumerate(part.calls):
+    for place, call in enumerate(part.graph.calls):
         layer = call.operation
         activation = getattr(layer, "activation", None)
-        is_last = part.value in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
+        is_last = part.output in call.outputs and type(layer) in _WITH_ACTIVATION_LAST
         if is_last and activation not in (None, activations.linear):
             part.stand_ins[id(layer)] = without_activation(layer)
-            part.calls[place] = dataclasses.replace(call, operation=part.stand_ins[id(layer)])
+            part.graph.calls[place] = dataclasses.replace(call, operation=part.stand_ins[id(layer)])
     return part
 
 
@@ -245,7 +239,7 @@ def _kernels(plan: Plan, copy: Copy, part: _Part, new: _Part) -> list[list[Any]]
 
 def _program(parts: Sequence[_Part]) -> equivalence.Program:
     """Return what computes the value of each part from what goes into all of them."""
-    calls = [call for part in parts for call in part.calls]
+    calls = [call for part in parts for call in part.graph.calls]
     operations = {id(call.operation): call.operation for call in calls}.values()
     variables = {
         id(variable): variable
@@ -261,32 +255,30 @@ def _program(parts: Sequence[_Part]) -> equivalence.Program:
 
 
 def _computed(part: _Part, arrays: list) -> Any:
-    known = {
-        value: keras.ops.convert_to_tensor(arrays[place], None if value.dtype == "string" else value.dtype)
-        for value, place in zip(part.border, part.places, strict=True)
-    }
-    for call in part.calls:
-        call.run(known)
-    return known[part.value]
+    tensors = [
+        keras.ops.convert_to_tensor(arrays[place], None if value.dtype == "string" else value.dtype)
+        for value, place in zip(part.graph.inputs, part.places, strict=True)
+    ]
+    return part.graph.run(tensors)
 
 
-def _drawn(
+def _sample(
     regions: Sequence[tuple[_Part, _Part]], program: equivalence.Program
 ) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
     """Return inputs for all parts that all of them take, and what `program` makes of them."""
-    values = [list(dict.fromkeys([*part.border, *new.originals])) for part, new in regions]
+    values = [list(dict.fromkeys([*part.graph.inputs, *new.originals])) for part, new in regions]
     start = 0
     for (part, new), of_region in zip(regions, values, strict=True):
-        part.places = [start + of_region.index(value) for value in part.border]
+        part.places = [start + of_region.index(value) for value in part.graph.inputs]
         new.places = [start + of_region.index(value) for value in new.originals]
         start += len(of_region)
+    graphs = [
+        dataclasses.replace(part.graph, inputs=of_region)
+        for (part, _), of_region in zip(regions, values, strict=True)
+    ]
     for size in sample_inputs.sizes([value for of_region in values for value in of_region]):
         try:
-            arrays = [
-                array
-                for (part, _), of_region in zip(regions, values, strict=True)
-                for array in sample_inputs.drawn(of_region, part.calls, size)
-            ]
+            arrays = [array for graph in graphs for array in sample_inputs.drawn(graph, size)]
         except sample_inputs.NoInputsError:
             continue
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from keras import activations, layers
 
 from keras_dnn_extras._graphs import Call, ObstacleError, Value, values_of
+from keras_dnn_extras._keras_internals import PROJECTIONS, projection
 from keras_dnn_extras.fusion import algebra
 from keras_dnn_extras.fusion.algebra import Affine
 
@@ -95,13 +96,13 @@ class Separable(Convolution):
 
     def backward(self, call: Call, weights: Weights, flow: Flow) -> dict[str, Any]:
         named = {"kernel": weights["pointwise_kernel"], "bias": weights["bias"]}
-        made = super().backward(call, named, flow)
-        return {**weights, "pointwise_kernel": made["kernel"], "bias": made["bias"]}
+        folded = super().backward(call, named, flow)
+        return {**weights, "pointwise_kernel": folded["kernel"], "bias": folded["bias"]}
 
     def forward(self, call: Call, value: Value, weights: Weights, flow: Flow) -> dict[str, Any]:
         named = {"kernel": weights, "bias": weights["bias"]}
-        made: Any = super().forward(call, value, named, flow)
-        return {**weights, "depthwise_kernel": made["kernel"], "bias": made["bias"]}
+        folded: Any = super().forward(call, value, named, flow)
+        return {**weights, "depthwise_kernel": folded["kernel"], "bias": folded["bias"]}
 
     def before(self, layer: Any, kernel: Any, bias: Any, affine: Affine) -> tuple:
         return algebra.fold_separable_inputs(
@@ -124,12 +125,12 @@ class Transposed(Convolution):
 
 class Einsum(Linear):
     def weights(self, layer: Any) -> dict[str, Any]:
-        found = super().weights(layer)
-        bias = found["bias"]
+        weights = super().weights(layer)
+        bias = weights["bias"]
         if bias is not None:  # an axis for each label of the outputs
             ndim = len(_labels(layer)[2])
-            found["bias"] = bias.reshape((1,) * (ndim - bias.ndim) + bias.shape)
-        return found
+            weights["bias"] = bias.reshape((1,) * (ndim - bias.ndim) + bias.shape)
+        return weights
 
     def config(self, layer: Any, weights: Weights) -> dict[str, Any]:
         bias = weights["bias"]
@@ -189,10 +190,8 @@ class Recurrent(Linear):
 class Attention(Linear):
     """Multi-head attention, which makes queries, keys and values of its inputs with a kernel each."""
 
-    parts = ("_query_dense", "_key_dense", "_value_dense", "_output_dense", "_gate_dense")
-
     def weights(self, layer: Any) -> dict[str, Any]:
-        parts = [part for part in self.parts if getattr(layer, part, None) is not None]
+        parts = [part for name, part in PROJECTIONS.items() if projection(layer, name) is not None]
         return {f"{part}.{name}": _read(layer, f"{part}.{name}") for part in parts for name in Linear.paths}
 
     def backward(self, call: Call, weights: Weights, flow: Flow) -> dict[str, Any]:
@@ -200,31 +199,31 @@ class Attention(Linear):
 
     def forward(self, call: Call, value: Value, weights: Weights, flow: Flow) -> dict[str, Any]:
         layer = call.operation
-        given = dict(zip(("query", "value", "key"), call.args, strict=False)) | call.kwargs
-        if given.get("key") is None:
-            given["key"] = given.get("value")
-        others = {name: v for name, v in given.items() if name not in ("query", "value", "key")}
-        if value in values_of(others):
+        arguments = dict(zip(("query", "value", "key"), call.args, strict=False)) | call.kwargs
+        if arguments.get("key") is None:
+            arguments["key"] = arguments.get("value")
+        rest = {name: v for name, v in arguments.items() if name not in ("query", "value", "key")}
+        if value in values_of(rest):
             raise ObstacleError(f"{layer.name!r} takes it as something else than query, key or value")
         _check_axis(layer, flow, rank(value) - 1)
-        taken = [f"_{name}_dense" for name in ("query", "key", "value") if given.get(name) is value]
-        if "_query_dense" in taken and "_gate_dense.kernel" in weights:
-            taken.append("_gate_dense")
-        made = dict(weights)
-        for part in taken:
-            made[f"{part}.kernel"], made[f"{part}.bias"] = algebra.fold_first_axis(
+        projected = [name for name in ("query", "key", "value") if arguments.get(name) is value]
+        if "query" in projected and f"{PROJECTIONS['gate']}.kernel" in weights:
+            projected.append("gate")
+        folded = dict(weights)
+        for part in (PROJECTIONS[name] for name in projected):
+            folded[f"{part}.kernel"], folded[f"{part}.bias"] = algebra.fold_first_axis(
                 weights[f"{part}.kernel"], weights[f"{part}.bias"], flow.affine
             )
-        if any(w is not None for path, w in made.items() if path.endswith("bias")):
-            _add_zeros(made)
-        return made
+        if any(w is not None for path, w in folded.items() if path.endswith("bias")):
+            _add_zeros(folded)
+        return folded
 
 
 def _add_zeros(weights: dict[str, Any]) -> None:
     """Give each part of an attention layer a bias, as all have one or none."""
     for path in [path for path, value in weights.items() if path.endswith("bias") and value is None]:
         kernel = weights[path.replace("bias", "kernel")]
-        inputs = 2 if path.startswith("_output_dense") else 1
+        inputs = 2 if path.startswith(PROJECTIONS["output"]) else 1
         weights[path] = np.zeros(kernel.shape[inputs:])
 
 
@@ -300,12 +299,12 @@ def _check_axis(layer: Any, flow: Flow, channels: int) -> None:
 
 def _labels(layer: Any) -> tuple[str, str, str]:
     """Return the labels of inputs, kernel and outputs of an `EinsumDense`, but an ellipsis at the left."""
-    given, outputs = layer.equation.replace(" ", "").split("->")
-    inputs, kernel = given.split(",")
-    found = tuple(labels.removeprefix("...") for labels in (inputs, kernel, outputs))
-    if any("." in labels for labels in found):
+    operands, outputs = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = operands.split(",")
+    labels = tuple(each.removeprefix("...") for each in (inputs, kernel, outputs))
+    if any("." in each for each in labels):
         raise ObstacleError(f"the equation of {layer.name!r} has its ellipsis at the right")
-    return found
+    return labels
 
 
 def _label_at(labels: str, axis: int) -> str:

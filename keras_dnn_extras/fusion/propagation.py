@@ -1,4 +1,4 @@
-"""What a scale and a shift of channels can pass on their way through a graph, and as what they come out."""
+"""How a scale and a shift of channels propagate through each kind of layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from keras_dnn_extras.fusion.algebra import Affine
 from keras_dnn_extras.fusion.foldable_layers import Flow, channel_axis, check_only_input, rank
 
 Branches = list[tuple[Value, Flow]]
-"""Layers that return their inputs at inference. The MC layers of this package are others."""
+"""The inputs of a call, and what has to come in at each."""
 
 
 def before(call: Call, flow: Flow) -> Branches:
@@ -145,17 +145,17 @@ def _reshaped(flow: Flow, old: Value, new: Value, move_out: bool, move_in: bool 
         raise ObstacleError("its shape is not known, and what becomes of the channels")
     if move_out:
         shapes[1] = (*shapes[1][1:], shapes[1][0])
-    found = []
+    reshaped = []
     for values in flow.affine:
         ones = [-1 if axis == flow.axis else 1 for axis in range(1, rank(old))]
         values = np.broadcast_to(values.reshape(ones), shapes[0])
         values = (np.moveaxis(values, 0, -1) if move_in else values).reshape(shapes[1])
-        found.append(np.moveaxis(values, -1, 0) if move_out else values)
-    scale, shift = found
+        reshaped.append(np.moveaxis(values, -1, 0) if move_out else values)
+    scale, shift = reshaped
     for axis in reversed(range(scale.ndim)):
-        others = tuple(i for i in range(scale.ndim) if i != axis)
-        if all(np.all(a == a.max(axis=others, keepdims=True)) for a in found):
-            return Flow(Affine(scale.max(axis=others), shift.max(axis=others)), axis + 1)
+        other_axes = tuple(i for i in range(scale.ndim) if i != axis)
+        if all(np.all(a == a.max(axis=other_axes, keepdims=True)) for a in reshaped):
+            return Flow(Affine(scale.max(axis=other_axes), shift.max(axis=other_axes)), axis + 1)
     raise ObstacleError("its channels are not one axis of what comes before")
 
 
@@ -163,23 +163,23 @@ def _reshaped(flow: Flow, old: Value, new: Value, move_out: bool, move_in: bool 
 
 
 def _merged(call: Call) -> list[Value]:
-    found = values_of(call.args)
-    if len(found) != len(call.inputs) or any(v.shape != call.outputs[0].shape for v in found):
+    terms = values_of(call.args)
+    if len(terms) != len(call.inputs) or any(v.shape != call.outputs[0].shape for v in terms):
         raise ObstacleError(f"{call.operation.name!r} has a mask, or inputs of several shapes")
-    _check_different(call, found)
-    return found
+    _check_different(call, terms)
+    return terms
 
 
-def _check_different(call: Call, found: list[Value]) -> None:
-    if len(set(found)) < len(found):  # each would have to be folded into the same layer
+def _check_different(call: Call, values: list[Value]) -> None:
+    if len(set(values)) < len(values):  # each would have to be folded into the same layer
         raise ObstacleError(f"{call.operation.name!r} takes the same tensor twice")
 
 
 def _before_sum(call: Call, flow: Flow) -> Branches:
     """All terms are scaled, and one of them is shifted."""
-    first, *others = _merged(call)
+    first, *rest = _merged(call)
     scaled = Flow(Affine(flow.affine.scale, np.zeros_like(flow.affine.shift)), flow.axis)
-    return [(first, flow), *((other, scaled) for other in others)]
+    return [(first, flow), *((term, scaled) for term in rest)]
 
 
 def _before_mean(call: Call, flow: Flow) -> Branches:
@@ -189,13 +189,13 @@ def _before_mean(call: Call, flow: Flow) -> Branches:
 def _before_concatenate(call: Call, flow: Flow) -> Branches:
     branches, start = [], 0
     axis = call.operation.axis % rank(call.outputs[0])
-    found = values_of(call.args)
-    if len(found) != len(call.inputs):
+    joined = values_of(call.args)
+    if len(joined) != len(call.inputs):
         raise ObstacleError(f"{call.operation.name!r} has a mask")
-    _check_different(call, found)
+    _check_different(call, joined)
     if axis != flow.axis:
-        return [(value, flow) for value in found]
-    for value in found:
+        return [(value, flow) for value in joined]
+    for value in joined:
         size = value.shape[axis]
         if size is None:
             raise ObstacleError(f"{call.operation.name!r} joins an unknown number of channels")
@@ -207,13 +207,13 @@ def _before_concatenate(call: Call, flow: Flow) -> Branches:
 
 def _after_concatenate(call: Call, value: Value, flow: Flow) -> Flow:
     axis = call.operation.axis % rank(call.outputs[0])
-    found = values_of(call.args)
-    if axis != flow.axis or len(found) != len(call.inputs) or sum(v is value for v in found) != 1:
+    joined = values_of(call.args)
+    if axis != flow.axis or len(joined) != len(call.inputs) or sum(v is value for v in joined) != 1:
         raise ObstacleError(
             f"{call.operation.name!r} joins it with others, which are not normalized with it"
         )
     parts = []
-    for other in found:
+    for other in joined:
         if other.shape[axis] is None:
             raise ObstacleError(f"{call.operation.name!r} joins an unknown number of channels")
         ones = np.ones(other.shape[axis])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._graphs import Census
+from keras_dnn_extras._graphs import Usage
 from keras_dnn_extras._models import layers_by_path
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.verification import Comparison
@@ -98,15 +98,15 @@ class FusionResult:
 # -- reporting ------------------------------------------------------------------------------------------
 
 
-def report_of(model: keras.Model, census: Census, plan: Plan, comparison: Comparison) -> FusionReport:
+def report_of(model: keras.Model, usage: Usage, plan: Plan, comparison: Comparison) -> FusionReport:
     folds = {
         id(fold.source): Fusion(
-            census.paths[key] + fold.source.name,
-            ", ".join(census.paths[key] + name for name in fold.into),
+            usage.paths[key] + fold.source.name,
+            ", ".join(usage.paths[key] + name for name in fold.into),
             fold.direction,
         )
-        for key, of_level in plan.folds.items()
-        for fold in of_level
+        for key, of_graph in plan.folds.items()
+        for fold in of_graph
     }
     normalizations = _normalizations(model)
     fused = [folds[key] for key in normalizations if key in folds]
@@ -115,9 +115,9 @@ def report_of(model: keras.Model, census: Census, plan: Plan, comparison: Compar
         for key, (path, layer) in normalizations.items()
         if key not in folds
     ]
-    others = [fusion.batch_norm for key, fusion in folds.items() if key not in normalizations]
+    preprocessing = [fusion.batch_norm for key, fusion in folds.items() if key not in normalizations]
     blind = [folds[id(fold.source)].batch_norm for fold in comparison.unverified]
-    removed = [*plan.idle, *others]
+    removed = [*plan.no_ops, *preprocessing]
     return FusionReport(fused, kept, removed, comparison.error, blind, comparison.remarks)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._graphs import Call, Census, Copy, Level, Value, equivalence, sample_inputs, values_of
+from keras_dnn_extras._graphs import Call, Copy, Graph, Usage, Value, equivalence, sample_inputs, values_of
 from keras_dnn_extras._keras_internals import functional_of
 from keras_dnn_extras.fusion.fold_verification import checked_folds, computes_the_same
-from keras_dnn_extras.fusion.planning import Fold, Plan
+from keras_dnn_extras.fusion.folding import Fold
+from keras_dnn_extras.fusion.planning import Plan
 
 
 @dataclass
@@ -30,7 +31,7 @@ class Comparison:
 
 
 def compared(
-    model: keras.Model, census: Census, plan: Plan, copy: Copy, inputs: list[np.ndarray | None] | None
+    model: keras.Model, usage: Usage, plan: Plan, copy: Copy, inputs: list[np.ndarray | None] | None
 ) -> Comparison:
     """Compare each model in `model` with its copy: each fold by itself, and what the models compute.
 
@@ -40,7 +41,7 @@ def compared(
     Raises:
         ValueError: the model does not take `inputs`; a layer and its copy differ without a fold.
     """
-    comparer = _Comparer(model, census, plan, copy, inputs)
+    comparer = _Comparer(model, usage, plan, copy, inputs)
     comparer.compare_folds()
     if not comparer.comparison.refused:
         comparer.compare_models()
@@ -52,7 +53,7 @@ def compared(
 
 @dataclass(frozen=True)
 class _Sample:
-    """Inputs of a level, and what the original makes of them.
+    """Inputs of a graph, and what the original makes of them.
 
     Attributes:
         values: that are compared: outputs, what they are made of without weights, and then what folds make.
@@ -73,36 +74,36 @@ class _Samples:
     """Computes what is compared. Models in the model get what reaches them there."""
 
     def __init__(
-        self, model: keras.Model, census: Census, plan: Plan, inputs: list[np.ndarray | None] | None
+        self, model: keras.Model, usage: Usage, plan: Plan, inputs: list[np.ndarray | None] | None
     ):
         self._model = model
-        self._census = census
+        self._usage = usage
         self._plan = plan
         self._inputs = inputs
         self._reaching: dict[int, list[np.ndarray]] = {}
 
-    def of_levels(self) -> dict[int, _Sample]:
+    def of_models(self) -> dict[int, _Sample]:
         samples = {}
-        for key in self._census.levels:
-            if self._census.models[key] is self._model or self._is_folded_within(key):
+        for key in self._usage.graphs:
+            if self._usage.models[key] is self._model or self._is_folded_within(key):
                 sample = self._sample(key)
                 if sample is not None:
                     samples[key] = sample
         return samples
 
     def _is_folded_within(self, key: int) -> bool:
-        path = self._census.paths[key]
-        return any(self._plan.folds.get(k) and p.startswith(path) for k, p in self._census.paths.items())
+        path = self._usage.paths[key]
+        return any(self._plan.folds.get(k) and p.startswith(path) for k, p in self._usage.paths.items())
 
     def _sample(self, key: int) -> _Sample | None:
-        level = self._census.levels[key]
-        folds = [fold for fold in self._plan.folds.get(key, []) if fold.made not in self._plan.changed]
-        outputs = [*values_of(level.outputs), *_before_outputs(level, self._plan)]
-        values = [*outputs, *(fold.made for fold in folds)]
-        nested = [call for call in level.calls if self._passes_on(call)]
+        graph = self._usage.graphs[key]
+        folds = [fold for fold in self._plan.folds.get(key, []) if fold.value not in self._plan.changed]
+        outputs = [*graph.output_values, *_before_outputs(graph, self._plan)]
+        values = [*outputs, *(fold.value for fold in folds)]
+        nested = [call for call in graph.calls if self._passes_on(call)]
         inside = [value for call in nested for value in values_of(call.args)]
-        tensors = [level.tensors[value] for value in level.inputs]
-        prober = equivalence.Prober(tensors, [level.tensors[value] for value in [*values, *inside]])
+        tensors = [graph.tensors[value] for value in graph.inputs]
+        prober = equivalence.Prober(tensors, [graph.tensors[value] for value in [*values, *inside]])
         computed = self._computed(key, tensors, prober)
         if computed is None:
             return None
@@ -114,7 +115,7 @@ class _Samples:
 
     def _passes_on(self, call: Call) -> bool:
         """Return whether the inputs of a nested model are arguments of its call, all in one order."""
-        if id(call.operation) not in self._census.levels or not self._is_folded_within(id(call.operation)):
+        if id(call.operation) not in self._usage.graphs or not self._is_folded_within(id(call.operation)):
             return False
         functional = functional_of(call.operation)
         passed, inner = values_of(call.args), functional.inputs
@@ -122,8 +123,8 @@ class _Samples:
         return len(call.args) == 1 and len(passed) == len(inner) and all(alike)
 
     def _computed(self, key: int, tensors: list, prober: equivalence.Prober) -> Any:
-        level_model = self._census.models[key]
-        if level_model is self._model and self._inputs is not None:
+        model = self._usage.models[key]
+        if model is self._model and self._inputs is not None:
             try:
                 return self._inputs, prober(self._inputs)
             except Exception as error:
@@ -134,27 +135,27 @@ class _Samples:
         if key in self._reaching:
             return self._reaching[key], prober(self._reaching[key])
         try:
-            return sample_inputs.taken_inputs(level_model, tensors, prober)
+            return sample_inputs.taken_inputs(model, tensors, prober)
         except sample_inputs.NoInputsError:
             return None
 
 
-def _before_outputs(level: Level, plan: Plan) -> list[Value]:
+def _before_outputs(graph: Graph, plan: Plan) -> list[Value]:
     """Return what the outputs are made of without weights: a softmax or a sigmoid may hide errors of it.
 
     Also what goes into the last layers that have weights.
     """
-    makers = {value: call for call in level.calls for value in call.outputs}
     before: dict[Value, None] = {}
-    waiting = values_of(level.outputs)
+    waiting = graph.output_values
     while waiting:
-        call = makers.get(waiting.pop())
+        call = graph.producer(waiting.pop())
         for value in call.inputs if call is not None else []:
-            if value in makers and value not in before and "float" in value.dtype:
+            producer = graph.producer(value)
+            if producer is not None and value not in before and "float" in value.dtype:
                 before[value] = None
-                if not getattr(makers[value].operation, "variables", ()):
+                if not getattr(producer.operation, "variables", ()):
                     waiting.append(value)
-    return [value for value in before if value not in plan.changed and value in level.tensors]
+    return [value for value in before if value not in plan.changed]
 
 
 # -- comparing --------------------------------------------------------------------------------------------
@@ -166,28 +167,28 @@ class _Comparer:
     def __init__(
         self,
         model: keras.Model,
-        census: Census,
+        usage: Usage,
         plan: Plan,
         copy: Copy,
         inputs: list[np.ndarray | None] | None,
     ):
         self.comparison = Comparison()
         self._model = model
-        self._census = census
+        self._usage = usage
         self._plan = plan
         self._copy = copy
         self._inputs = inputs
 
     def compare_folds(self) -> None:
-        for key, level in self._census.levels.items():
-            checks = checked_folds(level, self._plan, self._copy, key)
+        for key, graph in self._usage.graphs.items():
+            checks = checked_folds(graph, self._plan, self._copy, key)
             for fold, error in checks.errors:
                 self.comparison.refused.update(_refused([fold], error, "random inputs"))
             self.comparison.unverified += checks.unverified
 
     def compare_models(self) -> None:
-        samples = _Samples(self._model, self._census, self._plan, self._inputs).of_levels()
-        for key, model in reversed(self._census.models.items()):
+        samples = _Samples(self._model, self._usage, self._plan, self._inputs).of_models()
+        for key, model in reversed(self._usage.models.items()):
             if key in samples:
                 self._compare(key, samples[key])
             elif model is self._model or self._plan.folds.get(key):
@@ -196,10 +197,10 @@ class _Comparer:
                 return
 
     def _compare(self, key: int, sample: _Sample) -> None:
-        level, folds = self._census.levels[key], self._plan.folds.get(key, [])
+        graph, folds = self._usage.graphs[key], self._plan.folds.get(key, [])
         of = "random inputs" if self._inputs is None else "`inputs`"
         inputs, tensors = (
-            [self._copy.tensors[value] for value in values] for values in (level.inputs, sample.values)
+            [self._copy.tensors[value] for value in values] for values in (graph.inputs, sample.values)
         )
         results = equivalence.Prober(inputs, tensors)(sample.arrays)
         errors, limits = equivalence.compared(
@@ -218,9 +219,9 @@ class _Comparer:
             if not folds:
                 raise ValueError(self._unlike(key, sample))
             self.comparison.refused.update(_refused(folds, largest, of))
-        elif self._census.models[key] is self._model:
+        elif self._usage.models[key] is self._model:
             self.comparison.error = largest
-            self._tell_of_outputs_without_numbers(errors[: len(values_of(level.outputs))], of)
+            self._tell_of_outputs_without_numbers(errors[: len(graph.output_values)], of)
 
     def _tell_of_outputs_without_numbers(self, errors: list[float], of: str) -> None:
         count = sum(map(np.isnan, errors))
@@ -232,13 +233,13 @@ class _Comparer:
 
     def _unlike(self, key: int, sample: _Sample) -> str:
         """Return the error for a copy that computes something else although nothing is folded in it."""
-        level = self._census.levels[key]
-        for call in level.calls:
+        graph = self._usage.graphs[key]
+        for call in graph.calls:
             old, new = (
                 equivalence.Prober(
-                    [of[value] for value in level.inputs], [of[value] for value in call.outputs]
+                    [of[value] for value in graph.inputs], [of[value] for value in call.outputs]
                 )
-                for of in (level.tensors, self._copy.tensors)
+                for of in (graph.tensors, self._copy.tensors)
             )
             dtypes = [value.dtype for value in call.outputs]
             errors, limits = equivalence.compared(
@@ -250,10 +251,10 @@ class _Comparer:
 
     def _go_without_outputs(self, key: int) -> None:
         """Compare layers whose code is not Keras's by themselves, where their model takes no inputs."""
-        calls = {id(call.operation): call for call in reversed(self._census.levels[key].calls)}
-        own = [call for call in calls.values() if self._is_own(call.operation)]
-        unchecked = [call.operation.name for call in own if not self._is_like_its_copy(key, call)]
-        path = self._census.paths[key].rstrip("/")
+        calls = {id(call.operation): call for call in reversed(self._usage.graphs[key].calls)}
+        custom = [call for call in calls.values() if self._is_own(call.operation)]
+        unchecked = [call.operation.name for call in custom if not self._is_like_its_copy(key, call)]
+        path = self._usage.paths[key].rstrip("/")
         verb = "was" if len(unchecked) == 1 else "were"
         self.comparison.remarks.append(
             f"The outputs of {repr(path) if path else 'the model'} were not compared, as it takes no "
@@ -268,7 +269,7 @@ class _Comparer:
     def _is_like_its_copy(self, key: int, call: Call) -> bool:
         """Return whether a layer takes inputs of its own, of which its copy makes the same."""
         try:
-            if computes_the_same(self._copy, key, call):
+            if computes_the_same(self._usage.graphs[key], self._copy, key, call):
                 return True
         except sample_inputs.NoInputsError:
             return False

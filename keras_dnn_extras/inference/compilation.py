@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._arguments import check_positive
-from keras_dnn_extras._graphs import Level, checked_inputs
-from keras_dnn_extras._keras_internals import functional_of
+from keras_dnn_extras._graphs import Graph, checked_inputs
+from keras_dnn_extras._keras_internals import flat_layers, functional_of
 from keras_dnn_extras._models import batches
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
 from keras_dnn_extras.inference import engines
@@ -178,7 +178,7 @@ def _fused(model: keras.Model, inputs: Any) -> tuple[keras.Model, FusionReport |
 
 
 def _check_no_states(model: keras.Model) -> None:
-    names = [layer.name for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+    names = [layer.name for layer in flat_layers(model) if getattr(layer, "stateful", False)]
     if names:
         raise ValueError(
             "A layer keeps a state from call to call, which threads would share. Make it with "
@@ -190,14 +190,14 @@ def _check_no_dropout(model: keras.Model) -> None:
     """Raise where a layer draws, or is called with `training=True` to draw, which Keras ignores."""
     layers = active_layers(model)
     if layers:
-        others = drawing_layers(model)
-        way_out = _way_out(model, lambda copy: bool(active_layers(copy)), others or layers, not others)
+        drawing = drawing_layers(model)
+        way_out = _way_out(model, lambda copy: bool(active_layers(copy)), drawing or layers, not drawing)
         raise ValueError(
             f"The model draws random numbers at inference. {way_out} "
             f"Received: model={model}, layers={[layer.name for layer in layers]}"
         )
-    level = Level.of(model)
-    for call in level.calls if level is not None else []:
+    graph = Graph.of(model, nested="keep")
+    for call in graph.calls if graph is not None else []:
         if functional_of(call.operation) is not None:
             _check_no_dropout(call.operation)
         if call.kwargs.get("training") and _has_dropout(call.operation):
@@ -232,4 +232,4 @@ def _way_out(
 
 def _has_dropout(layer: Any) -> bool:
     rates = ("rate", "dropout", "recurrent_dropout")
-    return any(getattr(part, name, 0) for part in layer._flatten_layers() for name in rates)
+    return any(getattr(part, name, 0) for part in flat_layers(layer) for name in rates)

@@ -9,16 +9,10 @@ import ml_dtypes
 import numpy as np
 from keras import ops, tree
 
-from keras_dnn_extras._backends import quiet
+from keras_dnn_extras._backends import called_at_inference, quiet, value_on_host, values_in_place
 from keras_dnn_extras.inference.exported_engines import on_litert, on_onnxruntime
 from keras_dnn_extras.inference.numpy_program import NotInNumpyError, array_program
 from keras_dnn_extras.inference.signatures import EngineError, Run, Signature, first_line
-
-
-def called(model: keras.Model, inputs: Any) -> Any:
-    """Return the outputs of `model` in inference mode."""
-    with_training = getattr(model, "_call_has_training_arg", False)
-    return model(inputs, training=False) if with_training else model(inputs)
 
 
 def built_engine(name: str, model: keras.Model, signature: Signature) -> Run:
@@ -53,11 +47,11 @@ class _Function:
         self._model = model
         self._signature = signature
         self._variables = list(model.variables)
-        self.arrays = [np.array(ops.convert_to_numpy(variable)) for variable in self._variables]
+        self.arrays = list(map(value_on_host, self._variables))
 
     def __call__(self, values: Sequence[Any], *tensors: Any) -> list:
-        with keras.StatelessScope(state_mapping=list(zip(self._variables, values, strict=True))):
-            return tree.flatten(called(self._model, self._signature.packed(tensors)))
+        with values_in_place(self._variables, values):
+            return tree.flatten(called_at_inference(self._model, self._signature.packed(tensors)))
 
     def constants(self) -> list:
         pairs = zip(self.arrays, self._variables, strict=True)

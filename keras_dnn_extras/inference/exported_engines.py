@@ -46,8 +46,8 @@ def on_onnxruntime(model: keras.Model, signature: Signature) -> Run:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in session.get_inputs()]
-    own = [tensor.name for tensor in model.inputs]
-    names = own if set(own) == set(names) else names  # else in the order of the inputs
+    of_keras = [tensor.name for tensor in model.inputs]
+    names = of_keras if set(of_keras) == set(names) else names  # else in the order of the inputs
     return lambda arrays: [np.asarray(y) for y in session.run(None, dict(zip(names, arrays, strict=True)))]
 
 
@@ -66,11 +66,11 @@ def on_litert(model: keras.Model, signature: Signature) -> Run:
             interpreters.mine = Interpreter(model_content=content)
             interpreters.mine.allocate_tensors()
             interpreters.places = _places(interpreters.mine, names)
-        interpreter, (given, made) = interpreters.mine, interpreters.places
-        for place, array in zip(given, arrays, strict=True):
+        interpreter, (input_places, output_places) = interpreters.mine, interpreters.places
+        for place, array in zip(input_places, arrays, strict=True):
             interpreter.set_tensor(place, array)
         interpreter.invoke()
-        return [interpreter.get_tensor(place) for place in made]
+        return [interpreter.get_tensor(place) for place in output_places]
 
     return run
 
@@ -78,8 +78,8 @@ def on_litert(model: keras.Model, signature: Signature) -> Run:
 def _places(interpreter: Any, names: list[str]) -> tuple[list[int], list[int]]:
     """Return where inputs and outputs are, by their names: the order is another one than Keras's."""
     signature = interpreter.get_signature_runner()
-    given, made = signature.get_input_details(), signature.get_output_details()
-    if set(given) != set(names):
-        raise EngineError(f"its inputs are {', '.join(given)}, not {', '.join(names)}")
-    in_order = sorted(made, key=lambda name: (len(name), name))  # output_2 before output_10
-    return [given[name]["index"] for name in names], [made[name]["index"] for name in in_order]
+    inputs, outputs = signature.get_input_details(), signature.get_output_details()
+    if set(inputs) != set(names):
+        raise EngineError(f"its inputs are {', '.join(inputs)}, not {', '.join(names)}")
+    in_order = sorted(outputs, key=lambda name: (len(name), name))  # output_2 before output_10
+    return [inputs[name]["index"] for name in names], [outputs[name]["index"] for name in in_order]

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_dnn_extras._backends import memory_of_machine
-from keras_dnn_extras._graphs import Graph, Value, values_of
+from keras_dnn_extras._graphs import Graph
 from keras_dnn_extras.inference.signatures import Signature
 
 _LARGEST = 2**34  # bytes, and never more than the machine has
@@ -36,9 +36,8 @@ def _needed(model: keras.Model, signature: Signature) -> int:
     def size(values: Any) -> int:
         return sum(_bytes((rows if v.has_batch else 1, *v.shape[1:]), v.dtype) for v in values)
 
-    outputs: list[Value] = values_of(graph.outputs)
     layers = [size(call.outputs) for call in graph.calls]
-    return _EXAMPLES * (inputs + size(outputs)) + max(layers, default=0)
+    return _EXAMPLES * (inputs + size(graph.output_values)) + max(layers, default=0)
 
 
 def _bytes(shape: tuple[int | None, ...], dtype: str) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._graphs import Call, Graph, Value, is_idle, values_of
+from keras_dnn_extras._graphs import Call, Graph, Value, is_no_op
+from keras_dnn_extras._models import computes_with_its_kernel
 from keras_dnn_extras.inference.numpy_activations import (
     KERNELS,
     Kernel,
@@ -54,13 +55,11 @@ class _Compiler:
 
     def __init__(self, graph: Graph):
         self._graph = graph
-        self._outputs = values_of(graph.outputs)
+        self._outputs = graph.output_values
         self._places = {value: place for place, value in enumerate(graph.inputs)}
         self._dtype = graph.inputs[0].dtype
         # Values in one array: what reshapes or works in place puts its own beside those it takes.
         self._sharing = {value: {value} for value in graph.inputs}
-        taken = [value for call in graph.calls for value in call.inputs] + self._outputs
-        self._takers = {value: taken.count(value) for value in dict.fromkeys(taken)}
         self._steps: list[Step] = []
 
     def program(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
@@ -84,17 +83,16 @@ class _Compiler:
         """Return `run` with copies of outputs that are in an input's array or in that of another output."""
         inputs, copied = set(self._graph.inputs), []
         for place, value in enumerate(self._outputs):
-            others = set(self._outputs[:place])
-            if self._sharing[value] & (inputs | others):
+            if self._sharing[value] & (inputs | set(self._outputs[:place])):
                 copied.append(place)
         if not copied:
             return run
 
         def run_and_copy(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-            found = run(arrays)
+            outputs = run(arrays)
             for place in copied:
-                found[place] = found[place].copy()
-            return found
+                outputs[place] = outputs[place].copy()
+            return outputs
 
         return run_and_copy
 
@@ -117,7 +115,7 @@ class _Compiler:
             raise NotInNumpyError(f"{operation.name!r} of class {type(operation).__name__} is not known")
         if type(operation) in (L.Concatenate, *_JOINS):
             self._steps.append(self._join(call))
-        elif isinstance(operation, keras.Layer) and is_idle(operation):
+        elif isinstance(operation, keras.Layer) and is_no_op(operation):
             self._alias(call)
         elif type(operation) is L.Dense:
             self._steps.append(self._dense(call))
@@ -133,28 +131,27 @@ class _Compiler:
         return self._places[value]
 
     def _alias(self, call: Call) -> None:
-        taken, made = call.inputs[0], call.outputs[0]
-        self._put(made, taken)
-        self._places[made] = self._places[taken]  # one place for both: nothing is to be done
+        source, output = call.inputs[0], call.outputs[0]
+        self._put(output, source)
+        self._places[output] = self._places[source]  # one place for both: nothing is to be done
 
     def _is_free(self, value: Value) -> bool:
         """Return whether nobody else takes the array of `value`: neither a caller nor a later call."""
         sharing = self._sharing[value]
         if not sharing.isdisjoint(self._graph.inputs) or not sharing.isdisjoint(self._outputs):
             return False
-        return all(self._takers.get(each, 0) <= 1 for each in sharing)
+        return all(len(self._graph.consumers(each)) <= 1 for each in sharing)
 
     def _in_place(self, call: Call, kernel: Kernel) -> Step:
-        taken, made = call.inputs[0], call.outputs[0]
-        source = self._places[taken]
-        if self._is_free(taken):
+        source = self._places[call.inputs[0]]
+        if self._is_free(call.inputs[0]):
             self._alias(call)
 
             def step(values: list) -> None:
                 kernel(values[source], values[source])
 
             return step
-        target = self._put(made)
+        target = self._put(call.outputs[0])
 
         def step_anew(values: list) -> None:
             array = values[source]
@@ -165,7 +162,7 @@ class _Compiler:
 
     def _dense(self, call: Call) -> Step:
         layer, source, target = call.operation, self._places[call.inputs[0]], self._put(call.outputs[0])
-        if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
+        if not computes_with_its_kernel(layer):
             raise NotInNumpyError(f"{layer.name!r} is quantized or has LoRA weights")
         kernel = _array(layer.kernel, self._dtype)
         bias = None if layer.bias is None else _array(layer.bias, self._dtype)
@@ -210,11 +207,11 @@ class _Compiler:
             return lambda values: values.__setitem__(
                 target, np.concatenate([values[source] for source in sources], axis)
             )
-        join, (first, second, *others) = _JOINS[type(layer)], sources
+        join, (first, second, *rest) = _JOINS[type(layer)], sources
 
         def step(values: list) -> None:
             joined = values[target] = join(values[first], values[second])
-            for source in others:
+            for source in rest:
                 join(joined, values[source], joined)
 
         return step
@@ -228,15 +225,15 @@ def _activation(activation: Any, name: str) -> Kernel | None:
     if activation is keras.activations.linear:
         return None
     if activation not in _KERNELS:
-        told = getattr(activation, "__name__", None) or type(activation).__name__
-        raise NotInNumpyError(f"the activation {told!r} of {name!r} is not known")
+        function = getattr(activation, "__name__", None) or type(activation).__name__
+        raise NotInNumpyError(f"the activation {function!r} of {name!r} is not known")
     return _KERNELS[activation]
 
 
 def _kernel_of(layer: Any, rank: int) -> Kernel:
     """Return what a layer does to each number, or along an axis."""
-    known = _LAYERS.get(type(layer))
-    kernel = known(layer, rank) if known else None
+    make_kernel = _LAYERS.get(type(layer))
+    kernel = make_kernel(layer, rank) if make_kernel else None
     if kernel is None:
         raise NotInNumpyError(f"{layer.name!r} of class {type(layer).__name__} is not known")
     return kernel

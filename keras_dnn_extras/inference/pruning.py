@@ -9,8 +9,7 @@ import numpy as np
 
 from keras_dnn_extras._arguments import check_number, check_positive
 from keras_dnn_extras._backends import value_on_host
-from keras_dnn_extras._graphs import ObstacleError, check_unquantized
-from keras_dnn_extras._models import layers_by_path
+from keras_dnn_extras._models import kernel_obstacle, layers_by_path, unique_name
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,11 @@ def sparsity(model: keras.Model, threshold: float = 0.0) -> Sparsity:
         (https://arxiv.org/abs/1506.02626).
     """
     check_number("threshold", threshold, "finite and at least 0", lambda t: 0 <= t < float("inf"))
-    found = []
+    kernels = []
     for path, kernel in _kernels(model).items():
         zero = _zeros(value_on_host(kernel), threshold)
-        found.append(KernelSparsity(path, int(zero.sum()), zero.size))
-    return Sparsity(tuple(found), float(threshold))
+        kernels.append(KernelSparsity(path, int(zero.sum()), zero.size))
+    return Sparsity(tuple(kernels), float(threshold))
 
 
 def zero_small_weights(model: keras.Model, threshold: float) -> keras.Model:
@@ -175,36 +174,25 @@ def _kernels(model: Any) -> dict[str, keras.Variable]:
             "The model has no weights yet. Give it a `keras.Input`, or call it once. "
             f"Received: model={model}"
         )
-    found: dict[str, keras.Variable] = {}
+    kernels: dict[str, keras.Variable] = {}
     seen = set()
     for layer_path, layer in layers_by_path(model).items():
         for name, variable in _named_kernels(layer):
             if id(variable) not in seen:
                 seen.add(id(variable))
-                found[_unique(f"{layer_path}/{name}", found)] = variable
-    if not found:
+                kernels[unique_name(f"{layer_path}/{name}", kernels)] = variable
+    if not kernels:
         raise ValueError(
             f"The model has no kernels: no weight whose name ends in `kernel`. Received: model={model}"
         )
-    return found
+    return kernels
 
 
 def _named_kernels(layer: keras.layers.Layer) -> Iterator[tuple[str, keras.Variable]]:
-    try:
-        check_unquantized(layer)
-    except ObstacleError as error:
-        raise ValueError(
-            f"{error}: its kernel is not what it computes with. Received: layer={layer}"
-        ) from error
+    obstacle = kernel_obstacle(layer)
+    if obstacle is not None:
+        raise ValueError(f"{obstacle}: its kernel is not what it computes with. Received: layer={layer}")
     for variable in layer.weights:
         if variable.name.endswith("kernel"):
             # Within a layer that is made of layers the path tells which one it is of.
             yield variable.path.removeprefix(f"{layer.path}/"), variable
-
-
-def _unique(path: str, taken: Any) -> str:
-    unique, count = path, 1
-    while unique in taken:
-        count += 1
-        unique = f"{path}_{count}"
-    return unique

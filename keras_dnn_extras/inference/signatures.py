@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._keras_internals import functional_of
+from keras_dnn_extras._keras_internals import built_shapes, functional_of, input_structure
 
 _COLOR = re.compile(r"\x1b\[\d*m")  # which Keras puts around messages of layers
 
@@ -72,7 +72,7 @@ def signature_of(model: keras.Model, rows: int | None, sample: Any = None) -> Si
         )
     functional = functional_of(model)
     if functional is not None:
-        structure = functional._inputs_struct
+        structure = input_structure(functional)
     else:
         structure = _recorded(model) if sample is None else tree.map_structure(_like, sample)
     tensors = tree.flatten(structure)
@@ -88,7 +88,7 @@ def _like(array: np.ndarray) -> Any:
 
 def _recorded(model: keras.Model) -> Any:
     """Return the inputs that a model of its own `call` was built with, as Keras recorded them."""
-    shapes = list((getattr(model, "_build_shapes_dict", None) or {}).values())
+    shapes = built_shapes(model)
     if len(shapes) != 1 or not shapes[0]:
         raise ValueError(
             "It is not known what the model takes, or it takes several arguments. Pass sample data as "
@@ -176,8 +176,8 @@ def _with_rows_of_one_number(run: Run, signature: Signature) -> Run:
 
     def checked(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         if len({len(array) for array in arrays}) > 1:
-            told = ", ".join(f"{n}.shape={a.shape}" for n, a in zip(names, arrays, strict=True))
-            raise ValueError(f"Expected all inputs to have as many rows. Received: {told}")
+            shapes_of_inputs = ", ".join(f"{n}.shape={a.shape}" for n, a in zip(names, arrays, strict=True))
+            raise ValueError(f"Expected all inputs to have as many rows. Received: {shapes_of_inputs}")
         return run(arrays)
 
     return checked
@@ -217,11 +217,11 @@ def _flattener(signature: Signature) -> Callable[[Any], list[np.ndarray]]:
     return _flattener_of_several(signature, check)
 
 
-def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
-    if found == shape:
+def _fits(actual: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    if actual == shape:
         return True
-    return len(found) == len(shape) and all(
-        length in (None, other) for length, other in zip(shape, found, strict=True)
+    return len(actual) == len(shape) and all(
+        length in (None, other) for length, other in zip(shape, actual, strict=True)
     )
 
 
@@ -250,9 +250,9 @@ def _flattener_of_several(signature: Signature, check: Callable) -> Callable:
         elif _alike(x, structure):
             arrays = tree.flatten(x)
         else:
-            told = tree.map_structure(lambda _: "array", structure)
+            arrays = tree.map_structure(lambda _: "array", structure)
             raise ValueError(
-                f"Expected arrays in the structure of the model's inputs: {told}. Received: x={_told(x)}"
+                f"Expected arrays in the structure of the model's inputs: {arrays}. Received: x={_told(x)}"
             )
         for place, array in enumerate(arrays):
             check(array, place)
@@ -284,12 +284,12 @@ def _listed(shapes: Sequence[tuple[int | None, ...]]) -> str:
     return ", ".join(map(str, shapes))
 
 
-def _remedy(found: tuple[int, ...], shape: tuple[int | None, ...]) -> str:
-    if found and shape[0] is not None and _fits(found[1:], shape[1:]):
+def _remedy(actual: tuple[int, ...], shape: tuple[int | None, ...]) -> str:
+    if actual and shape[0] is not None and _fits(actual[1:], shape[1:]):
         return (
             f"Each call takes as many rows: pass {shape[0]} of them, or compile another with "
-            f"`batch_size={found[0]}`, or with `batch_size=None` for any number."
+            f"`batch_size={actual[0]}`, or with `batch_size=None` for any number."
         )
-    if _fits(found, shape[1:]) and shape[0] in (1, None):
+    if _fits(actual, shape[1:]) and shape[0] in (1, None):
         return "Add the axis of the batch: `x[None]`."
     return "It is fixed when the model is compiled."

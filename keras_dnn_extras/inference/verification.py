@@ -7,10 +7,10 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._backends import no_trace
+from keras_dnn_extras._backends import called_at_inference, no_trace
 from keras_dnn_extras._graphs import NoInputsError, equivalence, like_data
-from keras_dnn_extras._keras_internals import functional_of
-from keras_dnn_extras.inference.engines import called, rounding_of_products
+from keras_dnn_extras._keras_internals import flat_layers, functional_of, output_structure
+from keras_dnn_extras.inference.engines import rounding_of_products
 from keras_dnn_extras.inference.signatures import EngineError, Run, Signature, first_line
 
 _SEEDS = (0, 1, 2)  # of the inputs that are drawn
@@ -40,7 +40,7 @@ class Truth:
         self._model = model
         self._signature = signature
         self.structure: Any = None
-        dtypes = [layer.compute_dtype for layer in model._flatten_layers()]
+        dtypes = [layer.compute_dtype for layer in flat_layers(model)]
         self._dtypes = [dtype for dtype in dtypes if dtype in equivalence.ROUNDING]
         self._rounding = max(equivalence.tolerance(self._dtypes), rounding_of_products())
         self.inputs, self._outputs = self._of_sample(sample) if sample else self._of_data()
@@ -87,7 +87,7 @@ class Truth:
     def _called(self, arrays: list) -> Any:
         tensors = [keras.ops.convert_to_tensor(x) for x in arrays]
         try:
-            outputs = called(self._model, self._signature.packed(tensors))
+            outputs = called_at_inference(self._model, self._signature.packed(tensors))
         except Exception as error:  # of whatever kind a layer raises for an image that is too small
             raise _NotTakenError(first_line(error)) from error
         outputs = tree.map_structure(lambda y: np.asarray(keras.ops.convert_to_numpy(y)), outputs)
@@ -103,7 +103,7 @@ class Truth:
         return outputs
 
     def _check_repeats(self, first: Any, second: Any) -> None:
-        flat = [_comparable(tree.flatten(found)) for found in (first, second)]
+        flat = [_comparable(tree.flatten(outputs)) for outputs in (first, second)]
         if not all(error <= self._rounding for error in equivalence.relative_errors(*flat)):
             raise DrawsError
 
@@ -111,14 +111,14 @@ class Truth:
         """Raise unless an engine computes the same, as far as rounding allows."""
         for arrays, expected in zip(self.inputs, self._outputs, strict=True):
             with no_trace():
-                found = run(arrays)
-            for array, other in zip(found, expected, strict=True):
-                if array.shape != other.shape or array.dtype != other.dtype:
+                results = run(arrays)
+            for result, expected_array in zip(results, expected, strict=True):
+                if result.shape != expected_array.shape or result.dtype != expected_array.dtype:
                     raise EngineError(
-                        f"its output is of shape {array.shape} and dtype {array.dtype}, not {other.shape} "
-                        f"and {other.dtype}"
+                        f"its output is of shape {result.shape} and dtype {result.dtype}, not "
+                        f"{expected_array.shape} and {expected_array.dtype}"
                     )
-            errors = equivalence.relative_errors(*map(_comparable, (found, expected)))
+            errors = equivalence.relative_errors(*map(_comparable, (results, expected)))
             if all(error <= self._rounding for error in errors):
                 continue
             for error, limit in zip(errors, self._limits(arrays), strict=True):
@@ -133,7 +133,7 @@ class Truth:
         functional = functional_of(self._model)
         if functional is None:
             return [self._rounding] * len(tree.flatten(self.structure))
-        prober = equivalence.Prober(functional.inputs, tree.flatten(functional._outputs_struct))
+        prober = equivalence.Prober(functional.inputs, tree.flatten(output_structure(functional)))
         coarsest = max(self._dtypes, key=equivalence.ROUNDING.__getitem__, default="float32")
         return [max(self._rounding, 4 * noise) for noise in prober.noise(arrays, coarsest)]
 
@@ -159,7 +159,7 @@ def _in_batches(sample: list, rows: int | None) -> list[list[np.ndarray]]:
     else:
         batches = min(len(_SEEDS), -(-count // rows))
         places = [np.arange(i * rows, (i + 1) * rows) % count for i in range(batches)]
-    return [[array[taken] for array in sample] for taken in places]
+    return [[array[rows_of_batch] for array in sample] for rows_of_batch in places]
 
 
 def _comparable(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._graphs import Call, Graph, values_of
+from keras_dnn_extras._graphs import Call, Graph
 from keras_dnn_extras._models import is_quantized
 
 CONVOLUTIONS = (
@@ -93,11 +93,11 @@ class Chain:
 
 
 def _check_chain(encoder: keras.Model, graph: Graph) -> None:
-    if len(graph.inputs) != 1 or len(values_of(graph.outputs)) != 1:
+    if len(graph.inputs) != 1 or len(graph.output_values) != 1:
         raise ValueError(
             f"Expected `encoder` to have one input and one output. Received: encoder={encoder} with "
             f"{counted(len(graph.inputs), 'input')} and "
-            f"{counted(len(values_of(graph.outputs)), 'output')}"
+            f"{counted(len(graph.output_values), 'output')}"
         )
     value = graph.inputs[0]
     for call in graph.calls:
@@ -108,7 +108,7 @@ def _check_chain(encoder: keras.Model, graph: Graph) -> None:
                 f"where weights are to be tied. Received: encoder={encoder}"
             )
         value = call.outputs[0]
-    if values_of(graph.outputs) != [value]:
+    if graph.output_values != [value]:
         raise ValueError(
             f"Expected the output of `encoder` to come from its last layer. Received: encoder={encoder}"
         )

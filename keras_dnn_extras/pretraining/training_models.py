@@ -1,13 +1,15 @@
 """Models that train an encoder as a part of them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
+from keras_dnn_extras._backends import called_in_mode
 from keras_dnn_extras._graphs import Call
-from keras_dnn_extras._keras_internals import takes_training
+from keras_dnn_extras._keras_internals import standardized_inputs
 from keras_dnn_extras._models import trainable_flags
 from keras_dnn_extras._rollback import Snapshot, rolled_back
 from keras_dnn_extras.pretraining.decoder import Mirror
@@ -42,8 +44,7 @@ class UnderHead(Trainer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         outputs = self.encoder(x, training=training)
         for layer in self.heads:
-            options = {"training": training} if takes_training(layer) else {}
-            outputs = layer(outputs, **options)
+            outputs = called_in_mode(layer, training, outputs)
         return outputs
 
 
@@ -73,9 +74,8 @@ class Reconstruction(Trainer):
     ):
         super().__init__(encoder, flags)
         calls = chain.graph.calls
-        self._plan = _Plan(
-            chain.graph.standardized, chain.graph.inputs, calls[: calls.index(block[0])], block
-        )
+        standardized = functools.partial(standardized_inputs, encoder)
+        self._plan = _Plan(standardized, chain.graph.inputs, calls[: calls.index(block[0])], block)
         code, dtype = block[-1].outputs[0], keras.config.floatx()
         mirror = Mirror(transposed_dense)
         self.noise = keras.layers.GaussianNoise(noise, dtype=dtype)

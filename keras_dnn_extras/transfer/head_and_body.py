@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._graphs import Graph, values_of
+from keras_dnn_extras._graphs import Graph
 from keras_dnn_extras._models import is_batch_norm, layers_by_path, weights_of, with_inner_layers
 
 
@@ -28,10 +28,9 @@ def _output_layers(model: keras.Model, weighted: list[keras.layers.Layer]) -> li
     graph = Graph.of(model)
     if graph is None:
         return weighted[-1:]
-    made_by = {value: call for call in graph.calls for value in call.outputs}
-    values, output_layers = values_of(graph.outputs), []
+    values, output_layers = list(graph.output_values), []
     while values:
-        call = made_by.get(values.pop())
+        call = graph.producer(values.pop())
         if call is None:
             continue
         within = set(map(id, with_inner_layers([call.operation]))) if _is_layer(call.operation) else set()

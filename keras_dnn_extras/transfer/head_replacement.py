@@ -6,7 +6,7 @@ import keras
 
 from keras_dnn_extras._arguments import check_bool
 from keras_dnn_extras._backends import random_generators
-from keras_dnn_extras._graphs import copied, trial_copies
+from keras_dnn_extras._graphs import copy_model, trial_copies
 from keras_dnn_extras._keras_internals import is_automatic_name
 from keras_dnn_extras._models import (
     check_model,
@@ -61,7 +61,7 @@ def replace_head(
     if after is not None and not isinstance(after, str):
         raise TypeError(f"Expected `after` to be the name of a layer. Received: after={after!r}")
     check_cut(model, after)
-    body = cut(copied(model), after)
+    body = cut(copy_model(model).model, after)
     if freeze_body:
         set_trainable(body, with_inner_layers([body]), False)
     with rolled_back(graph_nodes(heads), only_on_error=True):

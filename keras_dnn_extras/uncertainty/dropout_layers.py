@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
+from keras_dnn_extras._keras_internals import (
+    computes_noise_shape,
+    draws_numbers,
+    flat_layers,
+    is_dropout_cell,
+)
 from keras_dnn_extras.uncertainty.dropout_subclasses import (
     draws_at_inference,
     dropping_class,
@@ -28,9 +33,9 @@ def dropout_layers(model: keras.Model, lengths: Sequence[int] = ()) -> list[kera
     Raises:
         ValueError: a layer draws random numbers in a way of its own, or drops within a loop over time.
     """
-    found: list[keras.layers.Layer] = []
+    dropping: list[keras.layers.Layer] = []
     within: set[int] = set()  # layers of loops over time
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flat_layers(model, include_self=False):
         if (
             not is_known(layer)
             and _draws(layer)
@@ -49,11 +54,11 @@ def dropout_layers(model: keras.Model, lengths: Sequence[int] = ()) -> list[kera
                 f"of the recurrent layer. Received: layer={layer}"
             )
         if isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)):
-            own = {id(inner) for inner in layer._flatten_layers(include_self=False)}
-            within |= own - {id(layer_of_each_step(layer))}
-        if drops(layer) and not (found and layer is layer_of_each_step(found[-1])):
-            found.append(layer)
-    return list(dict.fromkeys(found))
+            inner_layers = {id(inner) for inner in flat_layers(layer, include_self=False)}
+            within |= inner_layers - {id(layer_of_each_step(layer))}
+        if drops(layer) and not (dropping and layer is layer_of_each_step(dropping[-1])):
+            dropping.append(layer)
+    return list(dict.fromkeys(dropping))
 
 
 def plain_classes_of_own(model: keras.Model) -> dict[type, type]:
@@ -63,14 +68,14 @@ def plain_classes_of_own(model: keras.Model) -> dict[type, type]:
         ValueError: one draws in every call, and does more than the layer that it is made from.
     """
     classes = {}
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         base = dropping_class(layer)
         if base is None or type(layer) is known_class(layer) or not drops_within(layer):
             continue
-        found = likeness(layer)
-        if found == "always":
+        kind = likeness(layer)
+        if kind == "always":
             classes[type(layer)] = base
-        elif found == "other" and draws_at_inference(layer) is not False:
+        elif kind == "other" and draws_at_inference(layer) is not False:
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` draws random numbers in every "
                 "call, and does more than a layer of Keras that could be put in its place. "
@@ -88,14 +93,14 @@ def untried(layer: Any, lengths: Sequence[int] = ()) -> str:
 
 def drops_within(layer: Any) -> bool:
     """Return whether a layer, or one within it, drops something in training."""
-    return any(map(drops, layer._flatten_layers()))
+    return any(map(drops, flat_layers(layer)))
 
 
 def layer_of_each_step(layer: Any) -> Any:
     """Return the dropout layer that `TimeDistributed` applies to each step, if it is no more than that."""
     inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else None
     plain = isinstance(inner, _DROPOUT) and getattr(inner, "noise_shape", None) is None
-    return inner if plain and not hasattr(inner, "_get_noise_shape") else None
+    return inner if plain and not computes_noise_shape(inner) else None
 
 
 def drops(layer: Any) -> bool:
@@ -109,10 +114,9 @@ def drops(layer: Any) -> bool:
 
 
 def _draws(layer: Any) -> bool:
-    if isinstance(layer, DropoutRNNCell):  # which has a generator in any case, for masks that we replace
-        return False
-    return bool(getattr(layer, "_seed_generators", None))
+    # A cell has a generator in any case, for masks that we replace.
+    return not is_dropout_cell(layer) and draws_numbers(layer)
 
 
 def _cells(layer: keras.layers.RNN) -> list[Any]:
-    return [cell for cell in layer._flatten_layers() if isinstance(cell, DropoutRNNCell)]
+    return [cell for cell in flat_layers(layer) if is_dropout_cell(cell)]

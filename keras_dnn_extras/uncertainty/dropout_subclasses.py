@@ -16,6 +16,7 @@ import numpy as np
 from keras import tree
 
 from keras_dnn_extras._backends import no_trace, random_generators
+from keras_dnn_extras._keras_internals import first_node, flat_layers, projection, takes_training
 from keras_dnn_extras._rollback import rolled_back
 
 _LAYERS = keras.layers
@@ -110,11 +111,11 @@ def _code_of_the_user() -> Iterator[None]:
 
 
 def _compared(layer: Any, arguments: tuple) -> Likeness:
-    base, own = dropping_class(layer), _own_call(layer)
-    active = _outputs(layer, own, arguments, training=True)  # first, as it is what may not be taken
+    base, own_call = dropping_class(layer), _own_call(layer)
+    active = _outputs(layer, own_call, arguments, training=True)  # first, as it is what may not be taken
     if not _same(active, _outputs(layer, base.call, arguments, training=True)):
         return "other"
-    at_inference = _outputs(layer, own, arguments, training=False)
+    at_inference = _outputs(layer, own_call, arguments, training=False)
     if _same(at_inference, _outputs(layer, base.call, arguments, training=False)):
         return "training"  # which is the same as always where nothing is dropped
     return "always" if _same(at_inference, active) else "other"
@@ -139,15 +140,15 @@ def _own_call(layer: Any) -> Callable:
 def _outputs(layer: Any, call: Callable, arguments: tuple, training: bool, times: int = 1) -> list:
     """Return what calls of a stand-in for `layer` give, from the same random states each time."""
     args, kwargs = arguments
-    if layer._call_has_training_arg or call is not _own_call(layer):
+    if takes_training(layer) or call is not _own_call(layer):
         kwargs = {**kwargs, "training": training}
-    found = []
+    results = []
     with rolled_back(random_generators()), _attributes_kept(layer), no_trace():
         for _ in range(times):
             with _code_of_the_user():
                 outputs = tree.flatten(call(_stand_in(layer), *args, **kwargs))
-                found.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
-    return found if times > 1 else found[0]
+                results.append([np.asarray(keras.ops.convert_to_numpy(each)) for each in outputs])
+    return results if times > 1 else results[0]
 
 
 @contextlib.contextmanager
@@ -156,7 +157,7 @@ def _attributes_kept(layer: Any) -> Iterator[None]:
 
     Within, they hold copies of their containers: a call may append to a list.
     """
-    held = [(vars(part), dict(vars(part))) for part in layer._flatten_layers()]
+    held = [(vars(part), dict(vars(part))) for part in flat_layers(layer)]
     try:
         for attributes, before in held:
             attributes.update({name: _copied(value) for name, value in before.items()})
@@ -225,7 +226,8 @@ def _arguments(layer: Any, length: int) -> tuple[tuple, dict[str, Any]] | None:
 
     if not layer.built:
         return None
-    for node in layer._inbound_nodes:
+    node = first_node(layer)
+    if node is not None:
         args, kwargs = node.arguments.args, node.arguments.kwargs
         kwargs = {name: value for name, value in kwargs.items() if name != "training"}
         return tree.map_structure(array, (tuple(args), kwargs))
@@ -237,7 +239,7 @@ def _arguments(layer: Any, length: int) -> tuple[tuple, dict[str, Any]] | None:
 
 
 def _array(shape: tuple, dtype: Any, layer: Any, length: int, rng: np.random.Generator) -> Any:
-    shape = tuple(length if known is None else known for known in shape)
+    shape = tuple(length if size is None else size for size in shape)
     if math.prod(shape) > _LARGEST:
         raise _NotTakenError
     dtype = keras.backend.standardize_dtype(dtype)
@@ -252,7 +254,7 @@ def _shapes(layer: Any) -> list[tuple]:
     if isinstance(layer, _RECURRENT):
         return [(None, None, layer.cell.kernel.shape[0])]
     if isinstance(layer, _HEADS):
-        parts = (layer._query_dense, layer._value_dense, layer._key_dense)
+        parts = [projection(layer, name) for name in ("query", "value", "key")]
         return [(None, None, part.kernel.shape[0]) for part in parts]
     if isinstance(layer, _IN_LIST):
         scale = getattr(layer, "scale", None)

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE
-from keras_dnn_extras._graphs import copied
+from keras_dnn_extras._graphs import copy_model
+from keras_dnn_extras._keras_internals import draws_numbers, flat_layers
 from keras_dnn_extras.uncertainty.dropout_layers import (
     dropout_layers,
     drops_within,
@@ -54,8 +55,10 @@ def _always_training(base: type[keras.layers.Layer]) -> type[keras.layers.Layer]
     call.__signature__ = inspect.signature(base.call)  # type: ignore[attr-defined]
     name = f"MC{_name(base)}"
     doc = f"`{_name(base)}` whose dropout is active in every call, as `to_mc_dropout` makes it."
-    made = type(name, (base,), {"call": call, "__doc__": doc, "__module__": __name__, "__qualname__": name})
-    return keras.saving.register_keras_serializable(package=PACKAGE)(made)
+    subclass = type(
+        name, (base,), {"call": call, "__doc__": doc, "__module__": __name__, "__qualname__": name}
+    )
+    return keras.saving.register_keras_serializable(package=PACKAGE)(subclass)
 
 
 _LAYERS = keras.layers
@@ -112,7 +115,7 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
             f"`keras.layers.Dropout` or `MCDropout`, and train with it. Received: model={model}"
         )
     classes = {**MC_CLASSES, **_mc_classes_of_own(model)}
-    copy = copied(model, _Converter(classes, idle=False).converted, _INSTEAD)
+    copy = copy_model(model, _Converter(classes, of_any_rate=False).converted, instead=_INSTEAD).model
     left = _inactive(copy)
     if left:
         raise ValueError(
@@ -150,7 +153,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     _check_model(model)
     _refuse_other_noise(model)
     classes = {mc: plain for plain, mc in MC_CLASSES.items()} | plain_classes_of_own(model)
-    copy = copied(model, _Converter(classes, idle=True).converted, _INSTEAD)
+    copy = copy_model(model, _Converter(classes, of_any_rate=True).converted, instead=_INSTEAD).model
     left = active_layers(copy)
     if left:
         raise ValueError(
@@ -167,20 +170,20 @@ def active_layers(model: keras.Model) -> list[keras.layers.Layer]:
         ValueError: a class of the user's own draws in every call, and nothing can take its place.
     """
     classes = {*MC_CLASSES.values(), *plain_classes_of_own(model)}
-    return [layer for layer in model._flatten_layers() if type(layer) in classes]
+    return [layer for layer in flat_layers(model) if type(layer) in classes]
 
 
 def _mc_classes_of_own(model: keras.Model) -> dict[type, type]:
     """Return what is put in the place of classes of the user's own that drop something."""
-    own = [layer for layer in model._flatten_layers() if _is_of_own_class(layer) and drops_within(layer)]
-    for layer in own:
+    custom = [layer for layer in flat_layers(model) if _is_of_own_class(layer) and drops_within(layer)]
+    for layer in custom:
         if likeness(layer) == "other":
             raise ValueError(
                 f"The layer {layer.name!r} of class `{type(layer).__name__}` does more than the layer that "
                 f"it is made from, and no other can be put in its place. {untried(layer)}{way_out(layer)}. "
                 f"Received: layer={layer}"
             )
-    return {type(layer): MC_CLASSES[dropping_class(layer)] for layer in own}
+    return {type(layer): MC_CLASSES[dropping_class(layer)] for layer in custom}
 
 
 def _refuse_other_noise(model: keras.Model) -> None:
@@ -196,17 +199,17 @@ def drawing_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers, not made from one that drops something, that were seen to draw at inference."""
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in flat_layers(model)
         if not is_known(layer)
-        and getattr(layer, "_seed_generators", None)
+        and draws_numbers(layer)
         and dropping_class(layer) is None
         and draws_at_inference(layer)
     ]
 
 
 def _is_of_own_class(layer: Any) -> bool:
-    known = {*MC_CLASSES, *MC_CLASSES.values()}
-    return dropping_class(layer) is not None and type(layer) not in known
+    classes = {*MC_CLASSES, *MC_CLASSES.values()}
+    return dropping_class(layer) is not None and type(layer) not in classes
 
 
 class _Converter:
@@ -214,12 +217,12 @@ class _Converter:
 
     Args:
         classes: what to put in the place of which.
-        idle: whether also of layers that drop nothing.
+        of_any_rate: whether also of layers that drop nothing.
     """
 
-    def __init__(self, classes: dict[type, type], idle: bool):
+    def __init__(self, classes: dict[type, type], of_any_rate: bool):
         self._others = {_key(old): new for old, new in classes.items()}
-        self._idle = idle
+        self._of_any_rate = of_any_rate
         self._seeds: set[int] = set()
 
     def converted(self, config: Any) -> Any:
@@ -229,11 +232,11 @@ class _Converter:
             return config
         name = config.get("registered_name"), config.get("class_name")
         config = {key: self.converted(value) for key, value in config.items()}
-        if name in self._others and (self._idle or _drops(config["config"])):
+        if name in self._others and (self._of_any_rate or _drops(config["config"])):
             new = self._others[name]
-            own = new.__module__.startswith(PACKAGE)
-            config["module"] = new.__module__ if own else "keras.layers"
-            config["class_name"] = new.__name__ if own else _name(new)
+            is_of_package = new.__module__.startswith(PACKAGE)
+            config["module"] = new.__module__ if is_of_package else "keras.layers"
+            config["class_name"] = new.__name__ if is_of_package else _name(new)
             config["registered_name"] = _key(new)[0]
             config["config"] = self._reseeded(_accepted(new, config["config"]))
             for node in config.get("inbound_nodes", []):
@@ -244,22 +247,22 @@ class _Converter:
         seed = config.get("seed")
         if not isinstance(seed, int):
             return config
-        given = seed
+        original = seed
         while seed in self._seeds:
-            seed = int(np.random.SeedSequence([given, len(self._seeds), seed]).generate_state(1)[0] >> 1)
+            seed = int(np.random.SeedSequence([original, len(self._seeds), seed]).generate_state(1)[0] >> 1)
         self._seeds.add(seed)
         return {**config, "seed": seed}
 
 
 def _accepted(layer_class: type, config: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a class does not take, as Keras's spatial layers do not take `trainable`."""
-    taken: set[str] = set()
+    accepted: set[str] = set()
     for kind in layer_class.__mro__:
         parameters = inspect.signature(kind.__init__).parameters  # type: ignore[misc]
-        taken |= set(parameters)
+        accepted |= set(parameters)
         if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
             break
-    return {name: value for name, value in config.items() if name in taken}
+    return {name: value for name, value in config.items() if name in accepted}
 
 
 def _drops(config: dict[str, Any]) -> bool:
@@ -273,12 +276,14 @@ def _drops(config: dict[str, Any]) -> bool:
 def _inactive(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers of `model` that drop something in training alone."""
     active: set[int] = set()
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         if type(layer) in MC_CLASSES.values():
-            active |= set(map(id, layer._flatten_layers()))
+            active |= set(map(id, flat_layers(layer)))
     layers = dropout_layers(model)
-    found = [layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer for layer in layers]
-    return [layer for layer in found if id(layer) not in active]
+    dropping = [
+        layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer for layer in layers
+    ]
+    return [layer for layer in dropping if id(layer) not in active]
 
 
 def _check_model(model: Any) -> None:

@@ -15,10 +15,11 @@ from keras import tree
 from keras_dnn_extras._arguments import check_bool, check_number, check_positive, check_verbose, counted
 from keras_dnn_extras._backends import memory_of_machine
 from keras_dnn_extras._models import are_arrays, batches, number_of_batches, with_first
-from keras_dnn_extras.uncertainty.mc_sampler import Noise, Part, samplers_of
+from keras_dnn_extras.uncertainty.mc_batches import Noise, SampledBatch
 from keras_dnn_extras.uncertainty.mc_tally import Tally
 from keras_dnn_extras.uncertainty.metrics import both_classes, predictive_entropy
 from keras_dnn_extras.uncertainty.raw_inputs import preprocessed, preprocessor_of, with_arrays_of_strings
+from keras_dnn_extras.uncertainty.sampler_cache import samplers_of
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
 
@@ -183,11 +184,14 @@ def mc_predict(
     count = number_of_batches(x, int(batch_size))
     most = int(samples) if tolerance is None else _most(samples, max_samples)
     if keep_samples:
-        needed = samplers.of(first, from_logits).bytes_of(most, rows * (count or 1))
+        needed = samplers.of(model, first, from_logits).bytes_of(most, rows * (count or 1))
         _check_memory(needed, f"samples={samples}" if tolerance is None else f"max_samples={most}")
     seed = random.getrandbits(31) if seed is None else int(seed)
     noise = Noise(seed, masks == "shared", count == 1 and are_arrays(x))
-    parts = (Part(samplers.of(batch, from_logits), noise, batch, rows, keep_samples) for batch in source)
+    parts = (
+        SampledBatch(samplers.of(model, batch, from_logits), noise, batch, rows, keep_samples)
+        for batch in source
+    )
     bar = keras.utils.Progbar(count, verbose=verbose, unit_name="batch")
     done = []
     if tolerance is None:
@@ -198,7 +202,7 @@ def mc_predict(
     else:
         done = _sampled_until(tolerance, most, list(parts), bar)
     bar.update(len(done), finalize=True)
-    samplers.note()
+    samplers.note(model)
     return _prediction(done)
 
 
@@ -216,7 +220,7 @@ def _most(samples: int, max_samples: int | None) -> int:
     return max(10 * int(samples) if max_samples is None else int(max_samples), _FEWEST)
 
 
-def _sampled_until(tolerance: float, most: int, parts: list[Part], bar: Any) -> list[Part]:
+def _sampled_until(tolerance: float, most: int, parts: list[SampledBatch], bar: Any) -> list[SampledBatch]:
     count, error = 0, math.inf
     while count < most and not error < tolerance:
         count = min(count + _FEWEST, most)
@@ -233,7 +237,7 @@ def _sampled_until(tolerance: float, most: int, parts: list[Part], bar: Any) -> 
     return [part.finished() for part in parts]
 
 
-def _prediction(parts: list[Part]) -> MCPrediction:
+def _prediction(parts: list[SampledBatch]) -> MCPrediction:
     """Put the batches together."""
     for tallies in zip(*(part.tallies for part in parts), strict=True):
         are_classes = all(tally.of_classes for tally in tallies)
@@ -241,8 +245,8 @@ def _prediction(parts: list[Part]) -> MCPrediction:
             tally.of_classes = are_classes
 
     def joined(of: Callable[[Tally], Any], axis: int = 0) -> Any:
-        found = zip(*([of(tally) for tally in part.tallies] for part in parts), strict=True)
-        flat = [None if pieces[0] is None else _concatenated(pieces, axis) for pieces in found]
+        by_output = zip(*([of(tally) for tally in part.tallies] for part in parts), strict=True)
+        flat = [None if pieces[0] is None else _concatenated(pieces, axis) for pieces in by_output]
         return tree.pack_sequence_as(parts[0].sampler.structure, flat)
 
     return MCPrediction(

@@ -76,15 +76,15 @@ class Reading:
     def pieces(self, output: Any) -> list:
         """Return what a `Tally` takes of an output that was read, of shape `(samples, rows, ...)`."""
         change = output - output[:1]
-        found = [output[0], ops.sum(change, axis=0), ops.sum(ops.square(change), axis=0)]
+        moments = [output[0], ops.sum(change, axis=0), ops.sum(ops.square(change), axis=0)]
         if not self.classes:
-            return found
+            return moments
         each = _of_classes(output, self.shape)
         positive = ops.where(each > 0, each, ops.ones_like(each))
         entropies = -ops.sum(positive * ops.log(positive), axis=-1)
         votes = ops.one_hot(ops.argmax(each, axis=-1), self.classes, dtype=output.dtype)
         error = ops.max(ops.abs(ops.sum(each, axis=-1) - 1))
-        return [*found, ops.sum(entropies, axis=0), ops.sum(votes, axis=0), ops.min(each), error]
+        return [*moments, ops.sum(entropies, axis=0), ops.sum(votes, axis=0), ops.min(each), error]
 
 
 def _of_classes(output: Any, shape: tuple[int, ...]) -> Any:

@@ -28,11 +28,11 @@ def with_arrays_of_strings(x: Any) -> Any:
     return x
 
 
-def preprocessed(preprocessor: Callable, found: Iterator[Any]) -> Iterator[Any]:
+def preprocessed(preprocessor: Callable, batches: Iterator[Any]) -> Iterator[Any]:
     """Yield what `preprocessor` makes of batches, as arrays, targets and weights left out."""
-    for batch in found:
-        made = preprocessor(tree.map_structure(_as_strings, batch))
-        yield tree.map_structure(as_array, keras.utils.unpack_x_y_sample_weight(made)[0])
+    for batch in batches:
+        data = preprocessor(tree.map_structure(_as_strings, batch))
+        yield tree.map_structure(as_array, keras.utils.unpack_x_y_sample_weight(data)[0])
 
 
 def _as_strings(array: np.ndarray) -> Any:

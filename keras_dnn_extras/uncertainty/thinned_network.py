@@ -11,7 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_dnn_extras._graphs import Call, Value, values_of
+from keras_dnn_extras._graphs import Call, Graph, Value
+from keras_dnn_extras._models import computes_with_its_kernel
 
 _BY_UNIT = [  # activations that look at one unit at a time
     getattr(keras.activations, name)
@@ -31,7 +32,7 @@ _BY_UNIT = [  # activations that look at one unit at a time
 
 
 @dataclass
-class _Kept:
+class _Units:
     """The units that a mask keeps.
 
     Attributes:
@@ -46,29 +47,30 @@ class _Kept:
 
 
 class Thinned:
-    """The calls of a tail, of which some leave out what is dropped.
+    """A part of a graph, of which some calls leave out what is dropped.
 
     Args:
-        calls: those of the tail.
-        outputs: values that are wanted in the end.
+        graph: the part.
         places: for each call of a dropout layer, the place of its mask.
     """
 
-    def __init__(self, calls: list[Call], outputs: Any, places: dict[Call, int]):
-        self._calls = calls
-        self._takers: dict[Value, list[Call | None]] = {}
-        for call in calls:
-            for value in call.inputs:
-                self._takers.setdefault(value, []).append(call)
-        for value in values_of(outputs):
-            self._takers.setdefault(value, []).append(None)
-        masks = {
-            call: place
-            for call, place in places.items()
-            if _is_mask(call) and all(map(_is_dense, self._takers.get(call.outputs[0], [None])))
+    def __init__(self, graph: Graph, places: dict[Call, int]):
+        self._graph = graph
+        outputs = set(graph.output_values)
+
+        def goes_to_dense(call: Call) -> bool:
+            consumers = graph.consumers(call.outputs[0])
+            return bool(consumers) and call.outputs[0] not in outputs and all(map(_is_dense, consumers))
+
+        self._masks = {
+            call: place for call, place in places.items() if _is_mask(call) and goes_to_dense(call)
         }
-        self._masks = masks
-        self._next = {call: mask for call in calls if _is_dense(call) and (mask := self._mask_after(call))}
+        # Of each dense layer whose units a mask drops some of: the mask.
+        self._mask_after = {
+            call: mask
+            for call in graph.calls
+            if _is_dense(call) and (mask := self._only_mask(call, outputs))
+        }
 
     @property
     def places(self) -> set[int]:
@@ -78,41 +80,53 @@ class Thinned:
     @property
     def saves(self) -> bool:
         """Whether anything is left out at all."""
-        return bool(self._next)
+        return bool(self._mask_after)
 
-    def _mask_after(self, call: Call) -> Call | None:
-        """Return the only taker of a layer's units, if that is a mask."""
-        takers = self._takers.get(call.outputs[0], [])
-        alone = len(takers) == 1 and takers[0] in self._masks and call.operation.activation in _BY_UNIT
-        return takers[0] if alone else None
+    def _only_mask(self, call: Call, outputs: set[Value]) -> Call | None:
+        """Return the only consumer of a layer's units, if that is a mask."""
+        consumers = self._graph.consumers(call.outputs[0])
+        if len(consumers) != 1 or call.outputs[0] in outputs or consumers[0] not in self._masks:
+            return None
+        return consumers[0] if call.operation.activation in _BY_UNIT else None
 
     def kernels(self) -> dict[Call, Any]:
         """Return the kernels that samples are cut from, units first: whole rows are copied fast."""
-        return {call: ops.transpose(_in_dtype(call.operation.kernel, call)) + 0 for call in self._next}
+        return {
+            call: ops.transpose(_in_dtype(call.operation.kernel, call)) + 0 for call in self._mask_after
+        }
 
-    def run(self, known: dict[Value, Any], noise: Callable[[int], Any], kernels: dict[Call, Any]) -> None:
-        """Compute all outputs of one sample from the inputs, which are `known`.
+    def run(self, tensors: list, noise: Callable[[int], Any], kernels: dict[Call, Any]) -> Any:
+        """Return the outputs of one sample.
 
         Args:
-            kernels: those of `kernels()`.
+            tensors: one for each input of the graph.
             noise: returns the mask of a place, of shape `(units,)`.
+            kernels: those of `kernels()`.
         """
-        kept: dict[Value, _Kept] = {}
-        for call in self._calls:
+        units: dict[Value, _Units] = {}
+
+        def run_call(call: Call, computed: dict[Value, Any]) -> None:
             if call in self._masks:
-                if call.outputs[0] not in kept:
+                if call.outputs[0] not in units:
                     mask = noise(self._masks[call])
-                    kept[call.outputs[0]] = _Kept(known[call.inputs[0]], None, _factors(mask, call))
-            elif call in self._next or (_is_dense(call) and call.inputs[0] in kept):
-                self._run_dense(call, known, kept, noise, kernels)
+                    units[call.outputs[0]] = _Units(computed[call.inputs[0]], None, _factors(mask, call))
+            elif call in self._mask_after or (_is_dense(call) and call.inputs[0] in units):
+                self._run_dense(call, computed, units, noise, kernels)
             else:
-                call.run(known)
+                call.run(computed)
+
+        return self._graph.run(tensors, run_call)
 
     def _run_dense(
-        self, call: Call, known: dict, kept: dict[Value, _Kept], noise: Callable, kernels: dict[Call, Any]
+        self,
+        call: Call,
+        computed: dict,
+        units: dict[Value, _Units],
+        noise: Callable,
+        kernels: dict[Call, Any],
     ) -> None:
-        layer, value, after = call.operation, call.inputs[0], self._next.get(call)
-        given = kept.get(value) or _Kept(known[value], None, None)
+        layer, value, after = call.operation, call.inputs[0], self._mask_after.get(call)
+        inputs = units.get(value) or _Units(computed[value], None, None)
         bias = layer.bias
         if after is None:
             axis, kernel = 0, _in_dtype(layer.kernel, call)
@@ -121,20 +135,21 @@ class Thinned:
             places = _places(mask)
             axis, kernel = 1, ops.take(kernels[call], places, axis=0)
             bias = None if bias is None else ops.take(bias, places, axis=0)
-        factors = given.factors
-        if given.places is not None:
-            kernel, factors = (ops.take(t, given.places, axis=a) for t, a in ((kernel, axis), (factors, 0)))
+        factors = inputs.factors
+        if inputs.places is not None:
+            kernel = ops.take(kernel, inputs.places, axis=axis)
+            factors = ops.take(factors, inputs.places, axis=0)
         if factors is not None:
             kernel = kernel * ops.expand_dims(ops.cast(factors, kernel.dtype), 1 - axis)
-        x = ops.cast(given.tensor, layer.compute_dtype)
+        x = ops.cast(inputs.tensor, layer.compute_dtype)
         y = ops.einsum("ri,io->ro" if after is None else "ri,oi->ro", x, kernel)
         if bias is not None:
             y = y + ops.cast(bias, y.dtype)
         y = y if layer.activation is None else layer.activation(y)
         if after is None:
-            known[call.outputs[0]] = y
+            computed[call.outputs[0]] = y
         else:
-            kept[after.outputs[0]] = _Kept(y, places, _factors(mask, after))
+            units[after.outputs[0]] = _Units(y, places, _factors(mask, after))
 
 
 def _in_dtype(variable: Any, call: Call) -> Any:
@@ -148,13 +163,11 @@ def _is_mask(call: Call) -> bool:
     return plain and 0 < layer.rate < 1 and len(call.inputs) == 1 and len(call.inputs[0].shape) == 2
 
 
-def _is_dense(call: Call | None) -> bool:
-    if call is None:
-        return False
+def _is_dense(call: Call) -> bool:
     layer = call.operation
     if type(layer) is not keras.layers.Dense or len(call.inputs) != 1 or len(call.inputs[0].shape) != 2:
         return False
-    return not (getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False))
+    return computes_with_its_kernel(layer)
 
 
 def _factors(mask: Any, call: Call) -> Any:

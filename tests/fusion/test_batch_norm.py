@@ -33,8 +33,7 @@ from fusion_models import (
 )
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._graphs import equivalence
-from keras_dnn_extras._graphs.copying import copied
+from keras_dnn_extras._graphs import copy_model, equivalence
 from keras_dnn_extras.fusion import algebra
 
 L = keras.layers
@@ -163,7 +162,7 @@ def test_an_adapted_normalization_of_half_precision_is_adapted_in_copies():
     model = keras.Sequential([keras.Input((5,)), normalization, L.ReLU(), L.Dense(2)])
     x = np.random.default_rng(1).normal(3, 2, (8, 5)).astype("float32")
     expected = keras.ops.convert_to_numpy(normalization(x))
-    for copy in (kdx.fuse_batch_norm(model).model, copied(model)):
+    for copy in (kdx.fuse_batch_norm(model).model, copy_model(model).model):
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(copy.get_layer("norm")(x)), expected)
 
 
@@ -217,12 +216,12 @@ def test_synchronized_normalizations_are_folded():
 
 
 def test_what_does_nothing_at_inference_is_left_out():
-    idle = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0), L.Identity()]
-    idle += [L.ActivityRegularization(0.1), L.Activation("linear")]
-    model = dense_norm_relu(*idle, L.Dense(2, name="last"))
+    no_ops = [L.Dropout(0.5), L.AlphaDropout(0.1), L.GaussianDropout(0.1), L.GaussianNoise(1.0)]
+    no_ops += [L.Identity(), L.ActivityRegularization(0.1), L.Activation("linear")]
+    model = dense_norm_relu(*no_ops, L.Dense(2, name="last"))
     result = kdx.fuse_batch_norm(model)
     assert [layer.name for layer in result.model.layers] == ["dense", "relu", "last"]
-    assert result.report.removed == [layer.name for layer in idle]
+    assert result.report.removed == [layer.name for layer in no_ops]
     assert_same(model, result.model, 1e-6)
 
 
@@ -1148,7 +1147,7 @@ def test_a_module_of_torch_that_pickle_does_not_find_is_named():
     with pytest.raises(ValueError, match=r"'body' cannot be made anew from its config.*Received: layer="):
         kdx.fuse_batch_norm(model)
     with pytest.raises(ValueError, match=r"cannot be rebuilt from its config.*Received: model="):
-        copied(model)
+        copy_model(model)
 
 
 def test_a_layer_that_does_not_tell_a_shape_is_named():

@@ -818,8 +818,8 @@ def test_engines_print_nothing_and_no_warning_stops_them(engine, capfd, caplog):
 GROWTH = """
 import contextlib, ctypes, gc, os, sys
 import keras, numpy as np
-from keras_dnn_extras import engines
-from keras_dnn_extras.signatures import signature_of
+from keras_dnn_extras.inference import engines
+from keras_dnn_extras.inference.signatures import signature_of
 
 def memory_of_process():
     gc.collect()

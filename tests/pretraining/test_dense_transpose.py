@@ -12,7 +12,7 @@ import pytest
 from transfer_models import assert_same, layer, values
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._graphs.copying import copied
+from keras_dnn_extras._graphs import copy_model
 
 L = keras.layers
 FEATURES, UNITS = 5, 3
@@ -176,7 +176,7 @@ def test_copies_of_keras_keep_the_tie(make, tmp_path):
 @pytest.mark.parametrize("make", [*FLAT, nested_both])
 def test_copies_of_this_package_keep_the_tie(make):
     model = make()
-    new = copied(model)
+    new = copy_model(model).model
     assert_tied(new)
     assert_same(values(new.weights), values(model.weights))
     outer = keras.Sequential([keras.Input((FEATURES,)), model, L.Dropout(0.5)])

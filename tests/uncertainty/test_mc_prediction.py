@@ -17,9 +17,8 @@ import stochastic
 from stochastic import KINDS
 
 import keras_dnn_extras as kdx
-from keras_dnn_extras._graphs.graph import Graph
-from keras_dnn_extras._graphs.output_activations import output_activations
-from keras_dnn_extras.uncertainty import mc_sampler
+from keras_dnn_extras._graphs import Graph, output_activations
+from keras_dnn_extras.uncertainty import mc_batches, mc_sampler, sampler_cache
 from keras_dnn_extras.uncertainty.masks import Streams
 from keras_dnn_extras.uncertainty.mc_sampler import Sampler
 
@@ -183,7 +182,7 @@ def test_results_do_not_depend_on_the_batch_size(batch_size, masks):
 def test_masks_beyond_those_that_are_kept_are_the_same_in_all_batches(layer, arguments, monkeypatch):
     model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
     monkeypatch.setattr(mc_sampler, "_ROWS", 7)  # samples times inputs at once
-    monkeypatch.setattr(mc_sampler, "_CACHED", 5 * 30)  # the masks of some samples, of 60
+    monkeypatch.setattr(mc_batches, "_CACHED", 5 * 30)  # the masks of some samples, of 60
     x = np.ones((4, 5), "float32")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tolerance
@@ -656,7 +655,7 @@ def small_sequential():
 @pytest.mark.parametrize("make", [small_sequential, Tempered])
 def test_what_keras_sets_in_a_model_is_no_change(make, monkeypatch, tmp_path):
     model, sampler_count = make(), []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: sampler_count.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: sampler_count.append(0) or Sampler(*args))
     kdx.mc_predict(model, data(4), 20, seed=1)
     model.compile("sgd", "mse")
     targets = model.predict(data(4), verbose=0)
@@ -679,7 +678,7 @@ def test_what_a_layer_keeps_of_a_call_is_no_change(monkeypatch):
 
     model = keras.Sequential([keras.Input((5,)), L.Dropout(0.5), Keeping(), L.Dense(1)])
     made = []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: made.append(0) or Sampler(*args))
     for _ in range(3):
         kdx.mc_predict(model, data(4), 20, seed=1)
     assert len(made) == 1
@@ -748,10 +747,10 @@ def test_statistics_of_a_normalization_that_is_adapted_later_count():
 
 
 def test_samplers_are_kept_by_shape_and_thrown_away_where_they_are_many(monkeypatch):
-    monkeypatch.setattr(mc_sampler, "_SHAPES", 2)
+    monkeypatch.setattr(sampler_cache, "_SHAPES", 2)
     model = of_any_size()
     made = []
-    monkeypatch.setattr(mc_sampler, "Sampler", lambda *args: made.append(0) or Sampler(*args))
+    monkeypatch.setattr(sampler_cache, "Sampler", lambda *args: made.append(0) or Sampler(*args))
     for size in (3, 4, 3, 5, 3, 4):  # the last 4 was thrown away when 5 came
         kdx.mc_predict(model, np.ones((2, size, 3, 2)), 5)
     assert len(made) == 4
@@ -1180,6 +1179,79 @@ def test_a_sampled_model_is_copied_saved_and_forgotten(tmp_path):
     assert gone() is None
 
 
+class LayersInItself(keras.Model):
+    """A model of its own `call`, whose layer leads back to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.dense = L.Dropout(0.5), L.Dense(2)
+        self.dense.back = lambda: self
+
+    def call(self, x):
+        return self.dense(self.drop(x))
+
+
+FORGOTTEN = {
+    "sequential": classifier,
+    "of its own call": LayersInItself,
+    "nested": lambda: keras.Sequential([keras.Input((5,)), classifier(), L.Dropout(0.5)]),
+    "recurrent": lambda: keras.Sequential([keras.Input((3, 5)), L.LSTM(2, dropout=0.5)]),
+}
+
+
+@pytest.mark.parametrize("kind", FORGOTTEN)
+def test_what_is_kept_for_a_model_goes_with_it(kind):
+    model = FORGOTTEN[kind]()
+    before = set(vars(model))
+    x = np.ones((4, 3, 5), "float32") if kind == "recurrent" else data(4)
+    if kind == "of its own call":
+        model(x)
+        before = set(vars(model))
+    kdx.mc_predict(model, x, 5)
+    kdx.mc_predict(model, x, 5, masks="independent")
+    assert set(vars(model)) == before
+    assert model in sampler_cache._SAMPLERS
+    count, gone = len(sampler_cache._SAMPLERS), weakref.ref(model)
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert gone() is None
+    assert len(sampler_cache._SAMPLERS) < count
+
+
+@pytest.mark.parametrize("kind", ["dropout", "lstm"])
+def test_models_that_share_layers_are_sampled_at_the_same_time(kind):
+    class Waiting(L.Layer):
+        """Says that it is called, and waits until the other thread is."""
+
+        def call(self, inputs):
+            if waits:
+                barrier.wait(60)
+            return inputs
+
+    shape = (5,) if kind == "dropout" else (3, 5)
+    shared = L.Dropout(0.5) if kind == "dropout" else L.LSTM(4, dropout=0.5)
+    x = np.random.default_rng(0).normal(size=(6, *shape)).astype("float32")
+    waits, barrier = False, threading.Barrier(2)
+    models = [keras.Sequential([keras.Input(shape), shared, Waiting(), L.Dense(2)]) for _ in range(2)]
+    expected = [kdx.mc_predict(model, x, 6, seed=seed).mean for seed, model in enumerate(models)]
+    for model in models:
+        model.layers[-1].note = "changed"  # so that it is traced again
+    means, waits = {}, True
+
+    def sample(seed):
+        means[seed] = kdx.mc_predict(models[seed], x, 6, seed=seed).mean
+
+    threads = [threading.Thread(target=sample, args=(seed,)) for seed in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(2):
+        np.testing.assert_allclose(means[seed], expected[seed], rtol=1e-5)
+    assert "call" not in vars(shared)
+
+
 def test_threads_do_not_disturb_each_other():
     model, x = classifier(), data(20)
     expected, predicted = kdx.mc_predict(model, x, seed=1).mean, model.predict(x, verbose=0)
@@ -1352,7 +1424,7 @@ def test_logits_are_told_in_the_structure_that_the_error_names():
 @pytest.mark.parametrize("layer", [L.Dropout(0.5), L.GaussianDropout(0.4)])
 def test_of_one_batch_no_generator_is_kept(layer, monkeypatch):
     made = []
-    monkeypatch.setattr(mc_sampler, "Streams", lambda *args: made.append(Streams(*args)) or made[-1])
+    monkeypatch.setattr(mc_batches, "Streams", lambda *args: made.append(Streams(*args)) or made[-1])
     model = keras.Sequential([keras.Input((5,)), layer, L.Dense(1)])
     arguments = dict(seed=1, masks="independent", keep_samples=True)
     at_once = kdx.mc_predict(model, data(4), 30, **arguments).samples

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 
 from keras_dnn_extras._backends import random_generators
-from keras_dnn_extras._graphs.copying import copied
+from keras_dnn_extras._graphs.config_copies import copied_by_config
 from keras_dnn_extras._graphs.layer_configs import NO_CONFIG
-from keras_dnn_extras._keras_internals import is_built
+from keras_dnn_extras._keras_internals import flat_layers, is_built
 from keras_dnn_extras._rollback import rolled_back
 
 
@@ -23,7 +23,7 @@ def trial_copies(layers: Sequence[keras.layers.Layer]) -> list[keras.layers.Laye
         return None
     try:
         with rolled_back(random_generators()):  # a copy may draw a seed
-            copies = {key: copied(layer) for key, layer in unbuilt.items()}
+            copies = {key: copied_by_config(layer) for key, layer in unbuilt.items()}
     except (*NO_CONFIG, ValueError, KeyError):  # of its config
         return None
     if not all(_is_alike(layer, copies[key]) for key, layer in unbuilt.items()):
@@ -33,7 +33,7 @@ def trial_copies(layers: Sequence[keras.layers.Layer]) -> list[keras.layers.Laye
 
 def _is_alike(layer: keras.layers.Layer, copy: keras.layers.Layer) -> bool:
     """Return whether classes of the user's have told in their configs all that their layers are."""
-    parts, copies = layer._flatten_layers(), copy._flatten_layers()
+    parts, copies = flat_layers(layer), flat_layers(copy)
     return len(parts) == len(copies) and all(
         _settings(part) == _settings(twin)
         for part, twin in zip(parts, copies, strict=True)

@@ -4,7 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._graphs.graph import Call, Graph, Value, values_of
+from keras_dnn_extras._graphs.calls import Value
+from keras_dnn_extras._graphs.graph import Graph
 
 OF_CLASSES = ("softmax", "sparsemax")  # over the last axis
 OF_ONE_UNIT = ("sigmoid", "hard_sigmoid", "sparse_sigmoid")
@@ -26,8 +27,7 @@ def output_activations(graph: Graph) -> list[str | None]:
     It is `""` for one that is no activation of classes, such as a linear one, and None where the graph does
     not tell.
     """
-    makers = {value: call for call in graph.calls for value in call.outputs}
-    return [_activation(value, makers) for value in values_of(graph.outputs)]
+    return [_activation(value, graph) for value in graph.output_values]
 
 
 def is_of_probabilities(activation: str | None) -> bool:
@@ -35,10 +35,9 @@ def is_of_probabilities(activation: str | None) -> bool:
     return activation in (*OF_CLASSES, *OF_ONE_UNIT)
 
 
-def _activation(value: Value, makers: dict[Value, Call]) -> str | None:
+def _activation(value: Value, graph: Graph) -> str | None:
     is_reshaped = False
-    while value in makers:
-        call = makers[value]
+    while (call := graph.producer(value)) is not None:
         operation = call.operation
         while isinstance(operation, _AROUND_A_LAYER) and _is_of_keras(operation):
             operation = operation.layer
@@ -46,8 +45,9 @@ def _activation(value: Value, makers: dict[Value, Call]) -> str | None:
             return None
         name = getattr(operation, "__name__", type(operation).__name__)
         if name not in (*_KEEP_VALUES, *_KEEP_NUMBERS) and not _is_linear_activation(operation):
-            found = _last(operation, name)
-            return None if is_reshaped and found in OF_CLASSES else found  # its axis is another one now
+            activation = _last(operation, name)
+            is_of_other_axis = is_reshaped and activation in OF_CLASSES
+            return None if is_of_other_axis else activation
         is_reshaped |= name in _KEEP_NUMBERS
         value = call.inputs[0]
     return None
