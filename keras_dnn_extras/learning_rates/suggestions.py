@@ -142,27 +142,27 @@ def _too_few(count: int, not_finite: bool) -> str:
 
 
 def _no_fall(rates: Floats, begin: float, least: float, diverging: bool) -> str:
-    told = f"{begin:.4g} at the smallest rates, {least:.4g} at its least"
+    text = f"{begin:.4g} at the smallest rates, {least:.4g} at its least"
     if diverging:
         return (
             f"No suggestion: the loss diverges, up to a learning rate of {rates[-1]:.2g}, without having "
-            f"fallen before ({told}). Lower `min_learning_rate`; if the loss is noisy, raise `batch_size`."
+            f"fallen before ({text}). Lower `min_learning_rate`; if the loss is noisy, raise `batch_size`."
         )
     return (
-        f"No suggestion: the loss is flat ({told}), or falls by no more than its noise. Raise "
+        f"No suggestion: the loss is flat ({text}), or falls by no more than its noise. Raise "
         "`max_learning_rate`, `steps` or `batch_size`."
     )
 
 
 def _fell(rates: Floats, losses: Floats, diverging: bool) -> str:
     start, end = _fall(losses)
-    told = (
+    text = (
         f"The loss falls from {_level(losses):.4g} to {losses[end]:.4g} between learning rates of "
         f"{rates[start]:.2g} and {rates[end]:.2g}; the suggestion is in the middle of its longest descent."
     )
     if not diverging and end == len(losses) - 1:
-        told += " It still falls at the largest rate: a larger `max_learning_rate` may be worth a try."
-    return told
+        text += " It still falls at the largest rate: a larger `max_learning_rate` may be worth a try."
+    return text
 
 
 def _level(losses: Floats) -> float:

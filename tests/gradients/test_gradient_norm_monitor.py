@@ -17,7 +17,8 @@ import keras_dnn_extras as kdx
 from keras_dnn_extras._models.layer_paths import layers_by_path, owners
 from keras_dnn_extras._training_step.gradient_probe import GradientProbe
 from keras_dnn_extras._training_step.ring_buffer import RingBuffer
-from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
+from keras_dnn_extras.gradients.anomalies import IN_A_ROW, Anomaly, AnomalyDetector
+from keras_dnn_extras.gradients.findings import FindingReporter, Thresholds
 
 BACKEND = keras.backend.backend()
 EPS = float(np.finfo("float32").eps)
@@ -722,9 +723,12 @@ def test_at_epoch_the_device_is_asked_once_an_epoch_and_keras_waits_for_no_step(
 @pytest.mark.parametrize("update_freq", ["epoch", 4])
 def test_a_fit_may_be_longer_than_the_ring(update_freq, monkeypatch):
     monkeypatch.setattr("keras_dnn_extras._training_step.exchange._NUMBERS", 30)  # 5 rows of 6 numbers
+    reads, read = [], GradientProbe.download
+    monkeypatch.setattr(GradientProbe, "download", lambda self: (reads.append(1), read(self)))
     x, y = truth.data(23)
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor(update_freq)
     fit(model, x, y, monitor)
+    assert len(reads) >= EPOCHS * 23 / 6  # in an epoch, and not only where it begins and ends
     expected = [norm(g) for g in closed_form(x)]
     np.testing.assert_allclose(monitor.history["gradient_norm"], expected, rtol=10 * EPS)
 
@@ -1003,6 +1007,17 @@ def judged(norms, **thresholds):
     norms = np.array(norms, float)
     detector = AnomalyDetector(norms.shape[1], **{"vanishing": 1e-7, "exploding": 1e3} | thresholds)
     return detector.detect(np.arange(len(norms)), norms, np.sqrt(np.sum(norms**2, axis=1)))
+
+
+def test_a_finding_has_the_epoch_that_its_update_is_in():
+    reporter = FindingReporter(Thresholds(1e-7, 1e3), "ignore")
+    for first_update, epoch in ((0, 3), (5, 4), (10, 5)):  # a fit that goes on in epoch 3
+        reporter.begin_epoch(first_update, epoch)
+    for update in (4, 5, 12):
+        reporter.report("exploding", Anomaly(update, np.array([False, True]), 2e3, 2), ["first", "last"])
+    assert [finding.epoch for finding in reporter.findings] == [3, 4, 5]
+    assert {finding.layers for finding in reporter.findings} == {("last",)}
+    assert "update 12 (epoch 6, its update 2; from 0)" in reporter.findings[2].message
 
 
 def test_small_gradients_vanish_only_after_some_updates_in_a_row():
