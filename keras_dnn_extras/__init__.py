@@ -114,3 +114,7 @@ __all__ = [
     "unfreeze",
     "zero_small_weights",
 ]
+
+
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]

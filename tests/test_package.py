@@ -124,6 +124,11 @@ def test_the_example_of_each_public_name_is_here():
     assert sorted(kdx.__all__) == kdx.__all__
 
 
+def test_dir_shows_the_public_names_and_none_is_a_module():
+    assert dir(kdx) == sorted(["__version__", *kdx.__all__])
+    assert not any(inspect.ismodule(getattr(kdx, name)) for name in dir(kdx))
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_class_is_registered_under_the_package_name(name):
     assert keras.saving.get_registered_name(getattr(kdx, name)) == f"keras_dnn_extras>{name}"
