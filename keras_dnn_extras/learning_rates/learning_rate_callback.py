@@ -47,9 +47,8 @@ class LearningRateCallback(StepCallback):
         check_verbose(verbose)
         self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
-        self._scheduled: dict[
-            str, str
-        ] = {}  # the hyperparameter that has the values, by its name in `history`
+        # The hyperparameter that has the values, by its name in `history`.
+        self._scheduled: dict[str, str] = {}
         self._constant_momentum = math.nan  # where it follows no curve
 
     def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:

@@ -31,7 +31,7 @@ def replace_head(
 
     Args:
         model: a functional or sequential model that is built.
-        head: a layer, a list of layers, one after the other, or a model. It is names as it is, no copy.
+        head: a layer, a list of layers, one after the other, or a model. It is used as it is, not copied.
         after: name or path of the last layer of the body. None: all but the last layer of the model.
         freeze_body: whether to freeze the body, as `freeze` does.
 
