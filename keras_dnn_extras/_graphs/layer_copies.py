@@ -125,8 +125,8 @@ def copy_adapted(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     if hasattr(old, "save_assets") and hasattr(new, "load_assets"):  # a vocabulary
         if not old.weights:  # the weights of its words, which are no variables of the layer
             store: dict[str, Any] = {}
-            old.saveown_variables(store)
-            new.loadown_variables(store)
+            old.save_own_variables(store)
+            new.load_own_variables(store)
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
             new.load_assets(folder)
