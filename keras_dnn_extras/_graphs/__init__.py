@@ -1,7 +1,7 @@
 """Models as graphs of calls: read, compared, copied and changed."""
 
 from keras_dnn_extras._graphs import equivalence, sample_inputs
-from keras_dnn_extras._graphs.calls import Call, Value, values_of
+from keras_dnn_extras._graphs.calls import Call, Value, fill_in, values_of
 from keras_dnn_extras._graphs.editing import EditedGraph
 from keras_dnn_extras._graphs.graph import Graph
 from keras_dnn_extras._graphs.graph_copies import Changes, Copy
@@ -38,6 +38,7 @@ __all__ = [
     "checked_inputs",
     "copy_model",
     "equivalence",
+    "fill_in",
     "is_no_op",
     "is_of_probabilities",
     "like_data",

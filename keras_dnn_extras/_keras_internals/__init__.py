@@ -48,7 +48,7 @@ from keras_dnn_extras._keras_internals.layer_variables import (
     weights_of_layer_alone,
     without_inner_layers,
 )
-from keras_dnn_extras._keras_internals.nodes import first_node, node_of, nodes_in_order, operation_of
+from keras_dnn_extras._keras_internals.nodes import first_node, nodes_in_order, operation_of
 from keras_dnn_extras._keras_internals.optimizer_hooks import (
     check_internals,
     decays,
@@ -141,7 +141,6 @@ __all__ = [
     "mark_shared",
     "metadata_file",
     "moving_averages",
-    "node_of",
     "nodes_in_order",
     "noise_shape_of",
     "noted_arguments",

@@ -1,13 +1,13 @@
 """The body of a model: what is left of it when it is cut after a layer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._graphs import check_followed
-from keras_dnn_extras._keras_internals import functional_of, node_of, nodes_in_order, operation_of
+from keras_dnn_extras._graphs import Call, Graph, check_followed, fill_in, values_of
+from keras_dnn_extras._keras_internals import functional_of, operation_of
 from keras_dnn_extras._models import layers_by_path, similar_names
 
 
@@ -89,14 +89,26 @@ def _paths(model: keras.Model) -> list[str]:
 def _output_layer(model: keras.Model) -> keras.layers.Layer:
     if isinstance(model, keras.Sequential):
         return model.layers[-1]
-    last = {node_of(tensor) for tensor in model.outputs}
-    if len(last) > 1:
-        names = ", ".join(sorted({repr(node.operation.name) for node in last}))
+    return _output_call(_graph_of(model)).operation
+
+
+def _graph_of(model: keras.Model) -> Graph:
+    """Return the graph of a functional model, with a single call for a model in it."""
+    return cast(Graph, Graph.of(model, nested="keep"))  # `_check_graph` has refused models without one
+
+
+def _output_call(graph: Graph) -> Call:
+    calls = {graph.producer(value) for value in graph.output_values}
+    if len(calls) > 1:
+        names = ", ".join(sorted(repr(call.operation.name) if call else "an input" for call in calls))
         raise ValueError(
             f"The model has outputs of several layers, or of several calls: {names}. Name the layer to cut "
             "after. Received: after=None"
         )
-    return last.pop().operation
+    call = calls.pop()
+    if call is None:
+        raise ValueError("The model returns its inputs, and has no head to replace. Received: after=None")
+    return call
 
 
 def cut(model: keras.Model, after: str | None) -> keras.Model:
@@ -104,21 +116,28 @@ def cut(model: keras.Model, after: str | None) -> keras.Model:
     _check_graph(model)
     if isinstance(model, keras.Sequential):
         return _cut_sequential(model, after)
+    graph = _graph_of(model)
     if after is None:
-        return _model_to(model, _inputs_of_output_layer(node_of(model.outputs[0])))
+        return _model_to(model, fill_in(_input_of_head(_output_call(graph)), graph.tensors))
     name, _, inner = after.partition("/")
     layer = _named(model, name)
-    nodes = [node for node in nodes_in_order(model) if node.operation is layer]
-    if len(nodes) != 1:
-        raise ValueError(
-            f"The layer {name!r} is called {counted(len(nodes), 'time')}, so the model cannot be cut after "
-            f"it. Received: after={after!r}"
-        )
+    if isinstance(layer, keras.layers.InputLayer):
+        return _model_to(model, layer.output)
+    call = _only_call(graph, layer, after)
     if not inner:
-        return _model_to(model, _packed(nodes[0].outputs))
-    arguments = nodes[0].arguments
-    outputs = cut(layer, inner)(*arguments.args, **arguments.kwargs)
-    return _model_to(model, outputs)
+        return _model_to(model, _packed([graph.tensors[value] for value in call.outputs]))
+    args, kwargs = fill_in((call.args, call.kwargs), graph.tensors)
+    return _model_to(model, cut(layer, inner)(*args, **kwargs))
+
+
+def _only_call(graph: Graph, layer: keras.layers.Layer, after: str) -> Call:
+    calls = [call for call in graph.calls if call.operation is layer]
+    if len(calls) != 1:
+        raise ValueError(
+            f"The layer {layer.name!r} is called {counted(len(calls), 'time')}, so the model cannot be cut "
+            f"after it. Received: after={after!r}"
+        )
+    return calls[0]
 
 
 def _cut_sequential(model: keras.Sequential, after: str | None) -> keras.Sequential:
@@ -135,21 +154,16 @@ def _layers_up_to(model: keras.Sequential, after: str) -> list[keras.layers.Laye
     return [*layers[:-1], cut(layers[-1], inner)] if inner else layers
 
 
-def _inputs_of_output_layer(node: Any) -> Any:
-    """Return what the output layer is called on in the call that `node` stands for."""
-    arguments = node.arguments
-    named = [value for name, value in arguments.kwargs.items() if not name.endswith("mask")]
-    symbolic = [value for value in (*arguments.args, *named) if _is_symbolic(value)]
-    if len(symbolic) != 1:
+def _input_of_head(call: Call) -> Any:
+    """Return what the output layer takes in `call`, besides masks."""
+    named = [argument for name, argument in call.kwargs.items() if not name.endswith("mask")]
+    arguments = [argument for argument in (*call.args, *named) if values_of(argument)]
+    if len(arguments) != 1:
         raise ValueError(
-            f"The output layer {node.operation.name!r} has {counted(len(symbolic), 'argument')}, and a "
+            f"The output layer {call.operation.name!r} has {counted(len(arguments), 'argument')}, and a "
             "head takes one. Name the layer to cut after. Received: after=None"
         )
-    return symbolic[0]
-
-
-def _is_symbolic(value: Any) -> bool:
-    return any(isinstance(part, keras.KerasTensor) for part in keras.tree.flatten(value))
+    return arguments[0]
 
 
 def _named(model: keras.Model, name: str) -> keras.layers.Layer:

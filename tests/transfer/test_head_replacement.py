@@ -302,6 +302,22 @@ def test_several_outputs_need_to_be_told_where():
     assert kdx.replace_head(model, L.Dense(2), after="middle").output_shape == (None, 2)
 
 
+def test_an_input_among_the_outputs_is_no_head():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, [L.Dense(1, name="a")(inputs), inputs])
+    with pytest.raises(ValueError, match="several calls: 'a', an input"):
+        kdx.replace_head(model, L.Dense(2))
+    assert kdx.replace_head(model, L.Dense(2), after="a").layers[1].name == "a"
+    with pytest.raises(ValueError, match="has no head to replace"):
+        kdx.replace_head(keras.Model(inputs, inputs), L.Dense(2))
+
+
+def test_the_body_may_be_the_input_layer_alone():
+    model = keras.Model(inputs := keras.Input((3,), name="x"), L.Dense(1, name="a")(inputs))
+    new_model = kdx.replace_head(model, L.Dense(2, name="b"), after="x")
+    assert [layer.name for layer in new_model.layers] == ["x", "b"]
+
+
 @pytest.mark.parametrize("head", [None, [], "dense", [L.Dense(2), 3], lambda x: x])
 def test_no_head_is_an_error(head):
     with pytest.raises(TypeError, match="head"):
