@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals.nodes import node_of
+from keras_dnn_extras._keras_internals.nodes import node_of, nodes_of_calls
 from keras_dnn_extras._keras_internals.private_names import private_attribute
 from keras_dnn_extras._rollback import Snapshot
 
@@ -17,7 +17,7 @@ def connections(layer: keras.layers.Layer) -> Snapshot:
     A symbolic call puts a node into a layer: its next call would be known as the second one.
     """
     name = layer.name
-    nodes = [private_attribute(layer, kind, _FEATURE) for kind in ("_inbound_nodes", "_outbound_nodes")]
+    nodes = [nodes_of_calls(layer), private_attribute(layer, "_outbound_nodes", _FEATURE)]
     counts = [len(of_layer) for of_layer in nodes]
 
     def restore() -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._keras_internals.optimizer_variables import weights_of_optimizer
+from keras_dnn_extras._keras_internals.optimizer_variables import (
+    ALL,
+    COUNTER,
+    FORGET,
+    RATE,
+    WEIGHTS,
+    weights_of_optimizer,
+)
 from keras_dnn_extras._keras_internals.patching import replaced
 from keras_dnn_extras._keras_internals.private_names import missing
 
@@ -32,12 +39,8 @@ _RELIED_ON: dict[type, tuple[str, ...]] = {
         "_backend_update_step",
         "_clip_gradients",
         "_get_variable_index",
-        "_iterations",
-        "_learning_rate",
-        "_trainable_variables",
-        "_untrack_variable",
         "_use_weight_decay",
-        "_variables",
+        *(ALL, COUNTER, FORGET, RATE, WEIGHTS),
     ),
 }
 if keras.backend.backend() == "tensorflow":

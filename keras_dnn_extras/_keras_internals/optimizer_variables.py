@@ -10,39 +10,40 @@ from keras_dnn_extras._keras_internals.patching import replaced
 from keras_dnn_extras._keras_internals.private_names import private_attribute
 from keras_dnn_extras._rollback import Snapshot
 
-_WEIGHTS, _ALL, _COUNTER, _RATE = "_trainable_variables", "_variables", "_iterations", "_learning_rate"
+WEIGHTS, ALL, COUNTER, RATE = "_trainable_variables", "_variables", "_iterations", "_learning_rate"
+FORGET = "_untrack_variable"
 _INDICES = "_trainable_variables_indices"
 _FEATURE = "Carrying over the state of an optimizer"
 
 
 def weights_of_optimizer(optimizer: Any) -> list[keras.Variable]:
     """Return the weights that `optimizer` was built for."""
-    return private_attribute(optimizer, _WEIGHTS, _FEATURE)
+    return private_attribute(optimizer, WEIGHTS, _FEATURE)
 
 
 def variables_of_optimizer(optimizer: Any) -> list[keras.Variable]:
     """Return all variables that `optimizer` keeps."""
-    return private_attribute(optimizer, _ALL, _FEATURE)
+    return private_attribute(optimizer, ALL, _FEATURE)
 
 
 def batch_counter(optimizer: Any) -> keras.Variable:
     """Return the variable that counts the batches whose gradients `optimizer` was given."""
-    return private_attribute(optimizer, _COUNTER, _FEATURE)
+    return private_attribute(optimizer, COUNTER, _FEATURE)
 
 
 def learning_rate_or_schedule(optimizer: Any) -> Any:
     """Return the variable, the schedule or the function that `optimizer` was made with, or None."""
-    return getattr(optimizer, _RATE, None)
+    return getattr(optimizer, RATE, None)
 
 
 def counts_batches(optimizer: Any) -> bool:
     """Return whether `optimizer` is one that counts its batches: not None, and not several in one."""
-    return hasattr(optimizer, _COUNTER)
+    return hasattr(optimizer, COUNTER)
 
 
 def set_rate_and_batches(optimizer: keras.optimizers.Optimizer, learning_rate: Any, batches: Any) -> None:
     """Let `optimizer` take these for its learning rate and its number of batches, past its own setters."""
-    vars(optimizer).update({_RATE: learning_rate, _COUNTER: batches})
+    vars(optimizer).update({RATE: learning_rate, COUNTER: batches})
 
 
 @contextlib.contextmanager
@@ -62,7 +63,7 @@ def with_variables(
 
 def config_without_learning_rate(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Return the config of `optimizer`, 0 for its learning rate: a schedule may have no config."""
-    with replaced(optimizer, **{_RATE: keras.Variable(0.0, dtype="float32", trainable=False)}):
+    with replaced(optimizer, **{RATE: keras.Variable(0.0, dtype="float32", trainable=False)}):
         return {**optimizer.get_config(), "learning_rate": 0.0}
 
 
@@ -76,7 +77,7 @@ def scalar_variables(optimizer: Any) -> dict[str, keras.Variable]:
     return {
         name: value
         for name, value in vars(optimizer).items()
-        if isinstance(value, keras.Variable) and name not in (_COUNTER, _RATE)
+        if isinstance(value, keras.Variable) and name not in (COUNTER, RATE)
     }
 
 
@@ -86,7 +87,7 @@ def slot_variables(optimizer: Any) -> dict[tuple[str, int], keras.Variable]:
     return {
         (name, id(weight)): slot
         for name, value in vars(optimizer).items()
-        if isinstance(value, list) and len(value) == len(weights) and name not in (_WEIGHTS, _ALL)
+        if isinstance(value, list) and len(value) == len(weights) and name not in (WEIGHTS, ALL)
         for weight, slot in zip(weights, value, strict=True)
         if isinstance(slot, keras.Variable)
     }
@@ -100,7 +101,7 @@ def moving_averages(optimizer: Any) -> list[keras.Variable | None]:
 def unbuild_optimizer(optimizer: Any, variables: Iterable[keras.Variable]) -> None:
     """Let `optimizer` forget `variables` and its weights, to be built for others."""
     private_attribute(optimizer, _INDICES, _FEATURE)
-    forget = private_attribute(optimizer, "_untrack_variable", _FEATURE)
+    forget = private_attribute(optimizer, FORGET, _FEATURE)
     for variable in variables:
         forget(variable)
     setattr(optimizer, _INDICES, {})

@@ -51,7 +51,7 @@ class ScheduledHyperparameters(StepPart):
                 raises.
         """
         if name in self._curves:
-            raise ValueError(f"`{name}` is driven by another callback of this fit already.")
+            raise ValueError(f"`{name}` follows the curve of another callback of this fit already.")
         if name != _RATE:
             self._numbers[name] = vars(self._optimizer)[name]
         self._curves[name] = curve
@@ -139,7 +139,7 @@ class ScheduledHyperparameters(StepPart):
             except TypeError as error:
                 if proxies:
                     error.add_note(
-                        f"{', '.join(proxies)}: driven by a callback, tensors in this step. {REMEDY}"
+                        f"{', '.join(proxies)}: scheduled by a callback, tensors in this step. {REMEDY}"
                     )
                 raise
             finally:

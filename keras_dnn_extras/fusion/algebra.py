@@ -175,11 +175,6 @@ def fold_einsum_inputs(
     return kernel * _along(of_kernel, channel, affine.scale), _plus(bias, shift)
 
 
-def compose(first: Affine, second: Affine) -> Affine:
-    """Return `second` of `first`."""
-    return Affine(second.scale * first.scale, second.scale * first.shift + second.shift)
-
-
 def fits(array: np.ndarray, dtype: str) -> bool:
     """Return whether `array` is finite in float64 and in the `dtype` that it is computed with."""
     largest = {"float16": 65504.0, "float64": np.inf}.get(dtype, float(np.finfo("float32").max))

@@ -505,12 +505,12 @@ def test_callbacks_that_share_an_optimizer_do_not_disturb_each_other(cycle_first
         np.testing.assert_allclose(value, expected, rtol=bound, atol=bound)
 
 
-def test_one_hyperparameter_cannot_be_driven_twice():
+def test_one_hyperparameter_cannot_follow_two_curves():
     class Driver(StepCallback):
         def _join_step(self, step):
             step.part(ScheduledHyperparameters).add("beta_1", lambda i: 0.5 + 0 * i, lambda name: None)
 
-    with pytest.raises(ValueError, match="`beta_1` is driven by another callback"):
+    with pytest.raises(ValueError, match="`beta_1` follows the curve of another callback"):
         fit(make_model(), [Driver(), Driver()])
 
 
