@@ -1,7 +1,10 @@
 """What several test files use."""
 
+import gc
+import itertools
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -11,6 +14,9 @@ _CACHE = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
+
+_TESTS_BETWEEN_COLLECTIONS = 25
+_tests_done = itertools.count(1)
 
 
 def pytest_configure(config):
@@ -22,10 +28,31 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what is imported stays: collections look at what the tests make alone
+
+
 def pytest_runtest_setup():
     import keras
 
     keras.utils.set_random_seed(0)  # before the fixtures too: a test gives the same in any run
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Free what tests have compiled: kept, it is gigabytes at the end, and ever slower to look through."""
+    if "tensorflow" in sys.modules:  # which keeps each graph with a custom gradient, and all that is in it
+        from tensorflow.python.framework import ops
+
+        gradients = ops.gradient_registry._registry
+        for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+            del gradients[name]
+    if "jax" in sys.modules and (nextitem is None or nextitem.path != item.path):
+        import jax
+
+        jax.clear_caches()
+    if next(_tests_done) % _TESTS_BETWEEN_COLLECTIONS == 0:
+        gc.collect()
 
 
 @pytest.fixture

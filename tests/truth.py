@@ -37,9 +37,12 @@ def dense():
     return keras.layers.Dense(UNITS, kernel_initializer="ones", bias_initializer="ones", name="linear")
 
 
-def linear_model(optimizer, **compile_arguments):
+def linear_model(optimizer, build_optimizer=True, **compile_arguments):
+    """Return a model of one layer. Where `fit` builds the optimizer, TensorFlow traces each step twice."""
     model = keras.Sequential([keras.Input((FEATURES,)), dense()])
     model.compile(optimizer, loss=MeanOutput(), **compile_arguments)
+    if build_optimizer:
+        model.optimizer.build(model.trainable_variables)
     return model
 
 

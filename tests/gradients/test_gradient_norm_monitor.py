@@ -383,10 +383,10 @@ def convolutional():
 MODELS = {f.__name__: f for f in (embedding, nested, composite, subclassed, convolutional)}
 
 
-MODEL_CASES = [(name, accumulation, "default") for name in MODELS for accumulation in (None, 2)]
-MODEL_CASES += [
-    (name, None, mode) for name in ("embedding", "nested") for mode in MODES if mode != "default"
-]
+MODEL_CASES = [("embedding", 2, "default"), ("nested", None, "default"), ("composite", 2, "default")]
+MODEL_CASES += [("subclassed", None, "default"), ("convolutional", 2, "default")]
+MODEL_CASES += [("embedding", None, "default"), ("nested", 2, "run_eagerly")]
+MODEL_CASES += [("embedding", None, mode) for mode in MODES if mode != "default"]
 
 
 @pytest.mark.parametrize(("name", "accumulation", "mode"), MODEL_CASES)
@@ -399,6 +399,7 @@ def test_norms_are_those_of_another_gradient(name, accumulation, mode):
     y = rng.normal(size=(11, model(x[:1]).shape[-1])).astype("float32")
     optimizer = SGD(0.1, momentum=0.9, gradient_accumulation_steps=accumulation)
     model.compile(optimizer, loss="mse", **MODES[mode])
+    optimizer.build(model.trainable_variables)
     start = model.get_weights()
     monitor = kdx.GradientNormMonitor()
     fit(model, x, y, monitor, batch_size=4)
@@ -593,6 +594,7 @@ def mixed_model(optimizer, **arguments):
     layers += [keras.layers.Dropout(0.3, seed=1), keras.layers.Dense(3)]
     model = keras.Sequential(layers)
     model.compile(optimizer, loss="mse", **arguments)
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -600,7 +602,14 @@ def state_of(model):
     return [keras.ops.convert_to_numpy(v) for v in [*model.variables, *model.optimizer.variables]]
 
 
-@pytest.mark.parametrize(("mode", "clipping", "accumulation"), CASES)
+PAIRS = [
+    case
+    for case in CASES
+    if (case[1] in ("clipnorm", "clipvalue")) == (case[2] == 3) or case[0] != "default"
+]
+
+
+@pytest.mark.parametrize(("mode", "clipping", "accumulation"), PAIRS)
 def test_the_training_is_that_without_it(clipping, accumulation, mode):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(26, 6)), 5 * rng.normal(size=(26, 3))

@@ -200,7 +200,7 @@ def test_a_schedule_in_the_optimizer_is_replaced_and_put_back():
     assert model.optimizer._learning_rate is schedule
 
 
-@pytest.mark.parametrize("curvature", [2.0, 20.0, 2000.0])
+@pytest.mark.parametrize("curvature", [2.0, 2000.0])
 def test_on_a_quadratic_it_sees_divergence_and_suggests_less(curvature):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 5))
@@ -357,8 +357,7 @@ def test_a_model_that_was_never_trained_is_as_it_was_compiled():
     assert_equal(state_of(model), states)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize(("error", "trained"), [(KeyboardInterrupt, True), (ValueError, False)])
 def test_everything_is_restored_after_an_exception(error, trained):
     x, y = classes()
 
@@ -657,25 +656,35 @@ WEIGHED = {  # the data to search on with `class_weight`
 }
 
 
-@pytest.mark.parametrize("kind", WEIGHED)
-def test_classes_count_by_their_weights_as_samples_do(kind):
+def rows(kind):
     x, y = classes()
-    if "PyDataset" in kind:  # Keras shuffles its batches
-        x, y = x[:2], np.array([2, 0])
-    data = WEIGHED[kind](x, y)
+    return (x[:2], np.array([2, 0])) if "PyDataset" in kind else (x, y)  # Keras shuffles its batches
+
+
+def losses_of_search(*data, loss="sparse_categorical_crossentropy", **weights):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    return search(model, *data, steps=15, max_learning_rate=0.1, shuffle=False, **weights).losses
+
+
+@pytest.fixture(scope="module")
+def losses_by_sample_weights():
+    losses = {}
+    for kind in ("labels", "PyDataset"):
+        x, y = rows(kind)
+        losses[kind] = losses_of_search(x, y, sample_weight=of_labels(y))
+        assert np.abs(losses[kind] - losses_of_search(x, y)).max() > 0.1  # the weights matter
+    return losses
+
+
+@pytest.mark.parametrize("kind", WEIGHED)
+def test_classes_count_by_their_weights_as_samples_do(kind, losses_by_sample_weights):
     loss = "categorical_crossentropy" if "one-hot" in kind else "sparse_categorical_crossentropy"
-
-    def losses(*data, loss=loss, **weights):
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
-        model.compile("sgd", loss)
-        return search(model, *data, steps=15, max_learning_rate=0.1, shuffle=False, **weights).losses
-
-    found = losses(*data, class_weight=CLASS_WEIGHT)
-    expected = losses(x, y, loss="sparse_categorical_crossentropy", sample_weight=of_labels(y))
+    found = losses_of_search(*WEIGHED[kind](*rows(kind)), loss=loss, class_weight=CLASS_WEIGHT)
+    expected = losses_by_sample_weights["PyDataset" if "PyDataset" in kind else "labels"]
     # 15 updates of about 10 roundings of losses up to 20 * 3
     np.testing.assert_allclose(found, expected, rtol=0, atol=15 * 10 * 6e-8 * 60)
-    assert np.abs(found - losses(*data)).max() > 0.1  # the weights matter
 
 
 def test_classes_without_a_weight_count_once():

@@ -445,7 +445,8 @@ def test_validation_data_that_fit_cannot_use_is_told_before_training(make, valid
     assert_same(values(model.variables), before)
     assert model.optimizer is optimizer
     assert [found.trainable for found in model._flatten_layers()] == flags
-    tune(model)
+    if error is TypeError:
+        tune(model)
 
 
 def loader():
@@ -661,13 +662,10 @@ def test_errors_tell_types_and_shapes_of_validation_data_and_no_values(validatio
 
 @pytest.mark.parametrize("kind", [int, np.float32, np.int64, np.array, Decimal])
 def test_numbers_of_any_kind_give_the_same_weights(kind):
-    found = []
-    for convert in (kind, float):
-        model = compiled()
-        rate, divisor = convert(1), convert(16)
-        tune(model, learning_rate=rate, learning_rate_divisor=divisor, layer_decay=np.float32(0.5))
-        found.append(values(model.weights))
-    assert_same(*found)
+    model, decay = compiled(), {"layer_decay": np.float32(0.5)}
+    tune(model, learning_rate=kind(1), learning_rate_divisor=kind(16), **decay)
+    expected = uninterrupted(learning_rate=1.0, learning_rate_divisor=16.0, **decay)
+    assert_same(values(model.weights), expected)
 
 
 @pytest.mark.parametrize("place", ["recompile", "training_plan"])
