@@ -39,20 +39,21 @@ def pytest_runtest_setup():
     keras.utils.set_random_seed(0)  # before the fixtures too: a test gives the same in any run
 
 
-def pytest_runtest_teardown(item, nextitem):
+def pytest_runtest_teardown():
     """Free what tests have compiled: kept, it is gigabytes at the end, and ever slower to look through."""
+    if next(_tests_done) % _TESTS_BETWEEN_COLLECTIONS:
+        return
+    if "jax" in sys.modules:
+        import jax
+
+        jax.clear_caches()
     if "tensorflow" in sys.modules:  # which keeps each graph with a custom gradient, and all that is in it
         from tensorflow.python.framework import ops
 
         gradients = ops.gradient_registry._registry
         for name in [name for name in gradients if name.startswith("CustomGradient-")]:
             del gradients[name]
-    if "jax" in sys.modules and (nextitem is None or nextitem.path != item.path):
-        import jax
-
-        jax.clear_caches()
-    if next(_tests_done) % _TESTS_BETWEEN_COLLECTIONS == 0:
-        gc.collect()
+    gc.collect()
 
 
 @pytest.fixture
