@@ -6,6 +6,7 @@ import keras
 
 from keras_dnn_extras._graphs import Usage, check_followed, checked_inputs, copy_model
 from keras_dnn_extras._keras_internals import functional_of
+from keras_dnn_extras._models import check_model
 from keras_dnn_extras.fusion import verification
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.report import FusionResult, report_of
@@ -79,8 +80,7 @@ def fuse_batch_norm(model: keras.Model, *, inputs: Any = None) -> FusionResult:
 
 
 def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_model("model", model)
     check_followed(model)
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         if functional_of(model) is None:

@@ -7,7 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._arguments import PACKAGE, check_bool, check_number, check_verbose, config_of
+from keras_dnn_extras._arguments import (
+    PACKAGE,
+    check_bool,
+    check_choice,
+    check_number,
+    check_verbose,
+    config_of,
+)
 from keras_dnn_extras._models import innermost_optimizer
 from keras_dnn_extras._training_step import GradientProbe, StepCallback, TrainingStep
 from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
@@ -233,9 +240,5 @@ def _check_arguments(monitor: GradientNormMonitor) -> None:
         expected,
         lambda v: v > monitor.vanishing_threshold,
     )
-    if monitor.on_problem not in ("warn", "raise", "ignore"):
-        raise ValueError(
-            'Expected `on_problem` to be "warn", "raise" or "ignore". '
-            f"Received: on_problem={monitor.on_problem!r}"
-        )
+    check_choice("on_problem", monitor.on_problem, ("warn", "raise", "ignore"))
     check_verbose(monitor.verbose)

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._arguments import check_positive
+from keras_dnn_extras._arguments import check_choice, check_positive
 from keras_dnn_extras._graphs import Graph, checked_inputs
 from keras_dnn_extras._keras_internals import flat_layers, functional_of
-from keras_dnn_extras._models import batches
+from keras_dnn_extras._models import batches, check_model
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
 from keras_dnn_extras.inference import engines
 from keras_dnn_extras.inference.measuring import Bench, Candidates, Latency
@@ -122,15 +122,10 @@ def compile_for_inference(
 
 
 def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_model("model", model)
     if batch_size is not None:
         check_positive("batch_size", batch_size, Integral)
-    if not isinstance(engine, str):
-        raise TypeError(f"Expected `engine` to be a string. Received: engine={engine!r}")
-    if engine not in ("auto", *engines.ENGINES):
-        names = ", ".join(f'"{name}"' for name in ("auto", *engines.ENGINES))
-        raise ValueError(f"Expected `engine` to be one of {names}. Received: engine={engine!r}")
+    check_choice("engine", engine, ("auto", *engines.ENGINES))
 
 
 def _sample(model: keras.Model, inputs: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_dnn_extras._arguments import check_number, check_positive
 from keras_dnn_extras._backends import value_on_host
-from keras_dnn_extras._models import kernel_obstacle, layers_by_path, unique_name
+from keras_dnn_extras._models import check_model, kernel_obstacle, layers_by_path, unique_name
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,7 @@ def _row(name: str, counted: Any) -> tuple[str, str, str, str]:
 
 def _kernels(model: Any) -> dict[str, keras.Variable]:
     """Return the kernels of `model` by their paths, each once."""
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_model("model", model)
     if not model.built:
         raise ValueError(
             "The model has no weights yet. Give it a `keras.Input`, or call it once. "

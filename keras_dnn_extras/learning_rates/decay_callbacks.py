@@ -11,6 +11,7 @@ import numpy as np
 from keras_dnn_extras._arguments import (
     PACKAGE,
     check_bool,
+    check_choice,
     check_in_float32,
     check_number,
     check_rate,
@@ -273,8 +274,7 @@ class PiecewiseConstantLR(LearningRateCallback):
                 "Expected `values` to have one element more than `boundaries`. "
                 f"Received: boundaries={boundaries}, values={values}"
             )
-        if unit not in ("epoch", "update"):
-            raise ValueError(f'Expected `unit` to be "epoch" or "update". Received: unit={unit!r}')
+        check_choice("unit", unit, ("epoch", "update"))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **config_of(self, "boundaries", "values", "unit")}

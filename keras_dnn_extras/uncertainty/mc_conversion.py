@@ -9,6 +9,7 @@ import numpy as np
 from keras_dnn_extras._arguments import PACKAGE
 from keras_dnn_extras._graphs import copy_model
 from keras_dnn_extras._keras_internals import draws_numbers, flat_layers
+from keras_dnn_extras._models import check_model
 from keras_dnn_extras.uncertainty.dropout_layers import (
     dropout_layers,
     drops_within,
@@ -108,7 +109,7 @@ def to_mc_dropout(model: keras.Model) -> keras.Model:
     Reference:
         Gal & Ghahramani, Dropout as a Bayesian Approximation, 2016 (https://arxiv.org/abs/1506.02142).
     """
-    _check_model(model)
+    check_model("model", model)
     if not dropout_layers(model):
         raise ValueError(
             "There is no dropout in the model, nothing would change. Add a layer such as "
@@ -150,7 +151,7 @@ def to_deterministic(model: keras.Model) -> keras.Model:
     Reference:
         Srivastava et al., Dropout, 2014 (https://jmlr.org/papers/v15/srivastava14a.html).
     """
-    _check_model(model)
+    check_model("model", model)
     _refuse_other_noise(model)
     classes = {mc: plain for plain, mc in MC_CLASSES.items()} | plain_classes_of_own(model)
     copy = copy_model(model, _Converter(classes, of_any_rate=True).converted, instead=_INSTEAD).model
@@ -284,8 +285,3 @@ def _inactive(model: keras.Model) -> list[keras.layers.Layer]:
         layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer for layer in layers
     ]
     return [layer for layer in dropping if id(layer) not in active]
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")

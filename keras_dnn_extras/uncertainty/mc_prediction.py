@@ -12,9 +12,16 @@ import keras
 import numpy as np
 from keras import tree
 
-from keras_dnn_extras._arguments import check_bool, check_number, check_positive, check_verbose, counted
+from keras_dnn_extras._arguments import (
+    check_bool,
+    check_choice,
+    check_number,
+    check_positive,
+    check_verbose,
+    counted,
+)
 from keras_dnn_extras._backends import memory_of_machine
-from keras_dnn_extras._models import are_arrays, batches, number_of_batches, with_first
+from keras_dnn_extras._models import are_arrays, batches, check_model, number_of_batches, with_first
 from keras_dnn_extras.uncertainty.mc_batches import Noise, SampledBatch
 from keras_dnn_extras.uncertainty.mc_tally import Tally
 from keras_dnn_extras.uncertainty.metrics import both_classes, predictive_entropy
@@ -278,8 +285,7 @@ def _classes(mean: np.ndarray, entropy: np.ndarray) -> np.ndarray:
 def _check_model_and_sizes(
     model: Any, samples: Any, batch_size: Any, tolerance: Any, max_samples: Any
 ) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected `model` to be a Keras model. Received: model={model!r}")
+    check_model("model", model)
     check_positive("samples", samples, Integral)
     check_positive("batch_size", batch_size, Integral)
     if tolerance is not None:
@@ -296,8 +302,7 @@ def _check_model_and_sizes(
 def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, verbose: Any) -> None:
     if seed is not None:
         check_number("seed", seed, "at least 0", lambda value: value >= 0, Integral)
-    if masks not in ("shared", "independent"):
-        raise ValueError(f'Expected `masks` to be "shared" or "independent". Received: masks={masks!r}')
+    check_choice("masks", masks, ("shared", "independent"))
     check_bool("keep_samples", keep_samples)
     if not all(isinstance(each, (bool, np.bool_)) for each in tree.flatten(from_logits)):
         raise TypeError(

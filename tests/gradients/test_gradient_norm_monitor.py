@@ -1175,7 +1175,7 @@ BAD = {
     "update_ratios": [("yes", TypeError)],
     "vanishing_threshold": [(-1.0, ValueError), (math.nan, ValueError), ("small", TypeError)],
     "exploding_threshold": [(1e-8, ValueError), (math.nan, ValueError), (None, TypeError)],
-    "on_problem": [("panic", ValueError), (None, ValueError)],
+    "on_problem": [("panic", ValueError), (None, TypeError)],
     "verbose": [("loud", TypeError)],
 }
 

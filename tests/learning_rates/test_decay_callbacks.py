@@ -1040,7 +1040,7 @@ BAD_ARGUMENTS = [
         ]
     ),
     (kdx.PiecewiseConstantLR, "unit", {"boundaries": [1], "values": [1, 2]}, "epochs", ValueError),
-    (kdx.PiecewiseConstantLR, "unit", {"boundaries": [1], "values": [1, 2]}, None, ValueError),
+    (kdx.PiecewiseConstantLR, "unit", {"boundaries": [1], "values": [1, 2]}, None, TypeError),
 ]
 
 
