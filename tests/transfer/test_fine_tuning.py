@@ -445,8 +445,21 @@ def test_validation_data_that_fit_cannot_use_is_told_before_training(make, valid
     assert_same(values(model.variables), before)
     assert model.optimizer is optimizer
     assert [found.trainable for found in model._flatten_layers()] == flags
-    if error is TypeError:
-        tune(model)
+
+
+def trained_at_once(make):
+    model = compiled(make)
+    tune(model)
+    return model
+
+
+@pytest.mark.parametrize("make", [nested, subclassed])
+def test_after_validation_data_that_was_tried_in_vain_the_model_trains(make):
+    model = compiled(make)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        tune(model, validation_data=(X[:, :5], Y))
+    tune(model)
+    assert_same(values(model.weights), values(trained_at_once(make).weights))
 
 
 def loader():
