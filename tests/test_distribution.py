@@ -105,6 +105,7 @@ def test_gradient_norms_are_those_of_the_aggregated_gradient(name, scaled, resul
     np.testing.assert_allclose(found["update_ratio/linear"][0], 0.01 * clipped[0] / weights, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_that_of_one_device(results):
     for name, value in distributed.tuned().items():
         # 15 updates of about 20 roundings, of numbers up to 1, and what they make of later gradients

@@ -139,6 +139,7 @@ def test_models_that_are_made_tell_the_outputs_of_their_layers(make, name, tmp_p
         assert outputs[0].shape == (4, each.get_layer(name).output.shape[-1])
 
 
+@pytest.mark.slow
 def test_an_encoder_tells_the_outputs_of_its_layers_after_pretraining():
     encoder = keras.Sequential([keras.Input((6,)), *layers()])
     kdx.build_autoencoder(encoder, tied=True)

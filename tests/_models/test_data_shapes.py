@@ -111,6 +111,7 @@ def test_what_builds_a_model_is_what_the_array_becomes(kind):
     assert model.hidden.kernel.shape == other.layers[0].kernel.shape == (dense.shape[1], 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DataFrame of several types", "Series", "csr_matrix"])
 def test_models_without_weights_train_on_it_as_on_the_dense_array(kind):
     x, dense = made(kind)
@@ -122,6 +123,7 @@ def test_models_without_weights_train_on_it_as_on_the_dense_array(kind):
         np.testing.assert_allclose(array(a), array(b), atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [True, False])
 def test_a_data_frame_goes_into_what_else_trains_a_model_without_weights(search):
     x = frame(DENSE)

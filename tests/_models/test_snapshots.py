@@ -39,6 +39,7 @@ def flags(model):
     return [found.trainable for found in (*model._flatten_layers(), *model.variables)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_the_values_of_variables(make):
     model = trained(make)
@@ -50,6 +51,7 @@ def test_the_values_of_variables(make):
     assert updates(model) == 2 * updates_before  # which nobody has named
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_the_trainable_flags_of_layers_and_weights(make):
     model = trained(make)
@@ -63,6 +65,7 @@ def test_the_trainable_flags_of_layers_and_weights(make):
     assert flags(model) == before
 
 
+@pytest.mark.slow
 def test_the_optimizer_that_a_model_is_compiled_with():
     model = trained()
     optimizer = model.optimizer
@@ -74,6 +77,7 @@ def test_the_optimizer_that_a_model_is_compiled_with():
     fit(model)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(keras.Model, "_warn_if_trainable_state_changed"), reason="Keras does not warn yet"
 )
@@ -86,6 +90,7 @@ def test_what_was_trainable_when_a_model_was_compiled_so_that_keras_still_warns(
         model._warn_if_trainable_state_changed()  # which Keras 3.15 calls behind a `raise`
 
 
+@pytest.mark.slow
 def test_the_optimizer_of_a_model_that_was_trained_meanwhile_goes_on():
     model = trained()
     optimizer, before = model.optimizer, updates(model)
@@ -99,6 +104,7 @@ def test_the_optimizer_of_a_model_that_was_trained_meanwhile_goes_on():
     fit(model)
 
 
+@pytest.mark.slow
 def test_the_variables_that_an_optimizer_has():
     model = trained()
     optimizer = model.optimizer
@@ -110,6 +116,7 @@ def test_the_variables_that_an_optimizer_has():
     fit(model)
 
 
+@pytest.mark.slow
 def test_the_losses_that_are_chosen_by_the_data():
     model = nested()
     model.compile("sgd", "mse")
@@ -120,6 +127,7 @@ def test_the_losses_that_are_chosen_by_the_data():
     fit(model)
 
 
+@pytest.mark.slow
 def test_what_fit_leaves_in_a_model():
     model = trained()
     history, function = model.history, model.train_function
@@ -155,6 +163,7 @@ def test_names_and_nodes_of_layers():
     assert dense.name == "dense"
 
 
+@pytest.mark.slow
 def test_a_whole_training():
     model = trained()
     optimizer, history = model.optimizer, model.history

@@ -122,19 +122,20 @@ def variables_after_a_plain_fit():
     return len(plain.optimizer.variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "hook", "ours_first"),  # each pair of settings once
+    ("error", "when", "ours_first"),  # each pair of settings once
     [
-        *((RuntimeError, "on_train_batch_begin", True), (RuntimeError, "on_train_batch_end", False)),
-        *((KeyboardInterrupt, "on_train_batch_begin", False), (KeyboardInterrupt, "on_train_batch_end", True)),
+        *((RuntimeError, "begin", True), (RuntimeError, "end", False)),
+        *((KeyboardInterrupt, "begin", False), (KeyboardInterrupt, "end", True)),
     ],
 )
-def test_an_exception_in_mid_fit_leaves_plain_keras(error, hook, ours_first):
+def test_an_exception_in_mid_fit_leaves_plain_keras(error, when, ours_first):
     model = make_model()
     optimizer = model.optimizer
     kind, attributes = type(optimizer), set(vars(optimizer))
     count = len(optimizer.variables)
-    callbacks = [one_cycle(), StopAt(1, 3, error, hook)]
+    callbacks = [one_cycle(), StopAt(1, 3, error, f"on_train_batch_{when}")]
     with pytest.raises(error):
         fit(model, callbacks if ours_first else callbacks[::-1])
     assert model.optimizer is optimizer
@@ -159,6 +160,7 @@ def test_an_exception_inside_the_step_leaves_plain_keras():
     assert model.optimizer.momentum == 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_callback", [True, False])
 def test_the_fit_after_an_exception_is_as_if_there_had_been_none(with_callback):
     interrupted, other = make_model(), make_model()
@@ -177,6 +179,7 @@ def test_the_fit_after_an_exception_is_as_if_there_had_been_none(with_callback):
         assert not isinstance(interrupted.train_function, TrainingStep)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_of_an_earlier_fit_that_is_still_alive_is_not_taken_for_this_ones():
     # As a notebook keeps one alive with the traceback of an exception.
     alive = []
@@ -198,6 +201,7 @@ def test_a_compiled_step_of_an_earlier_fit_that_is_still_alive_is_not_taken_for_
     )  # of weights that are 10 to 100 times more
 
 
+@pytest.mark.slow
 def test_train_on_batch_after_an_exception_and_within_a_fit_is_plain():
     class InBetween(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -318,6 +322,7 @@ def test_an_interrupt_between_entering_and_replacing_leaves_nothing_replaced():
 # -- saving and resuming -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_resuming_after_an_interruption_gives_the_weights_of_an_uninterrupted_run(tmp_path, ours_first):
     def callbacks(*others):
@@ -333,6 +338,7 @@ def test_resuming_after_an_interruption_gives_the_weights_of_an_uninterrupted_ru
     assert_equal_states(resumed, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained_before", [False, True])
 def test_initial_epoch_with_a_restored_model_goes_on_in_the_curve(tmp_path, trained_before):
     path = tmp_path / "model.keras"
@@ -414,6 +420,7 @@ def saved(tmp_path_factory):
     return saving
 
 
+@pytest.mark.slow
 def test_a_file_saved_in_mid_fit_loads_without_the_package_with_all_optimizer_state(saved):
     arguments = [sys.executable, "-c", textwrap.dedent(LOADER), str(saved.folder)]
     subprocess.run(arguments, check=True, timeout=120)
@@ -435,6 +442,7 @@ def test_a_legacy_file_saved_in_mid_fit_holds_the_optimizer_state_and_no_more(sa
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.slow
 def test_weights_and_state_trees_taken_in_mid_fit_hold_nothing_of_ours(saved):
     plain = make_model()
     fit(plain, [], epochs=1)
@@ -480,6 +488,7 @@ if BACKEND == "torch":
     STEPS = {name: STEPS[name] for name in ("default", "run_eagerly")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulation", "most_rows"), [(None, 4), (2, 4), (2, 4096)])
 @pytest.mark.parametrize("mode", STEPS)
 def test_measurements_come_out_once_per_update(mode, accumulation, most_rows, monkeypatch):
@@ -503,6 +512,7 @@ def test_measurements_come_out_once_per_update(mode, accumulation, most_rows, mo
     assert len(cycle.history["learning_rate"]) == len(gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycle_first", [True, False])
 def test_callbacks_that_share_an_optimizer_do_not_disturb_each_other(cycle_first):
     alone, together = make_model(), make_model()
@@ -632,6 +642,7 @@ def test_methods_that_a_user_put_on_the_instances_work_and_stay():
 # -- nothing between the steps -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", STEPS)
 def test_between_the_steps_of_an_epoch_no_device_is_asked_and_no_model_touched(mode, monkeypatch):
     reads, accesses = [], []
@@ -663,6 +674,7 @@ def test_batches_are_announced_without_anything_that_ends_asynchronous_dispatch(
         assert getattr(StepCallback, hook) is getattr(keras.callbacks.Callback, hook)
 
 
+@pytest.mark.slow
 def test_the_model_has_its_own_train_function_again():
     model = make_model()
     fit(model, [])

@@ -60,6 +60,7 @@ def hook(**hooks):
 # -- works ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_fit_again_after_an_interruption_goes_on_from_the_backup(tmp_path):
     seen = []
 
@@ -210,6 +211,7 @@ NO_NUMBER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", NO_NUMBER)
 def test_callbacks_that_set_no_rate_work_with_every_rate(case):
     make, rate = NO_NUMBER[case]
@@ -308,6 +310,7 @@ def test_a_callback_list_within_the_list_works():
     assert_weights(model, rates_of(14))
 
 
+@pytest.mark.slow
 def test_a_rebuilt_step_goes_on_in_the_curve():
     model = truth.linear_model(SGD())
     rebuild = hook(on_train_batch_end=lambda model: model.make_train_function(force=True))

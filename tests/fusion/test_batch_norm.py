@@ -194,6 +194,7 @@ def assert_folded_to_the_oracle(model):
     return result.model
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SINCE_314, reason="since Keras 3.14")
 @pytest.mark.parametrize("clipping", [None, {"rmax": 1.1, "rmin": 0.9, "dmax": 0.1}])
 def test_batch_renormalization_is_folded_by_what_it_does_at_inference(clipping):
@@ -210,6 +211,7 @@ def test_batch_renormalization_is_folded_by_what_it_does_at_inference(clipping):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow")
 def test_synchronized_normalizations_are_folded():
     assert_folded_to_the_oracle(trained_with(synchronized=True))
@@ -274,6 +276,7 @@ def test_the_gate_of_an_attention_is_made_of_the_queries():
     assert_same(model, result.model)
 
 
+@pytest.mark.slow
 def test_masks_go_on_to_those_that_take_them():
     stack = [L.Embedding(3, 5, mask_zero=True), L.BatchNormalization(), L.LSTM(4, return_sequences=True)]
     stack += [L.Dense(3), L.BatchNormalization(), L.ReLU(), L.Dropout(0.5), L.GRU(2)]
@@ -654,6 +657,7 @@ def nested():
     return randomized(keras.Model(inputs, L.BatchNormalization(name="bn3")(L.Dense(2, name="d3")(twice))))
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_was_and_trains_on():
     model = nested()
     model.compile(keras.optimizers.SGD(0.01), "mse")
@@ -925,6 +929,7 @@ def random_graph(seed, depth=2):
 SEEDS = {"tensorflow": range(8), "jax": range(8, 16), "torch": range(16, 32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS[BACKEND])
 def test_random_graphs_compute_the_same(seed):
     model = randomized(random_graph(seed), seed)
@@ -980,6 +985,7 @@ def test_networks(name, monkeypatch):
     assert report.max_relative_error <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's graphs")
 def test_no_square_root_is_left_in_the_graph():
     import tensorflow as tf
@@ -1183,6 +1189,7 @@ def exported():
     return fused, x, predicted(model, [x])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="Keras 3.15 exports no such model from torch, fused or not")
 def test_a_saved_model_computes_the_same(exported, tmp_path):
     import tensorflow as tf
@@ -1215,6 +1222,7 @@ def test_an_openvino_model_computes_the_same(exported, tmp_path):
     assert relative_error(compiled(x)[0], expected) <= 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="not from JAX; from torch with `litert-torch`")
 def test_a_litert_file_computes_the_same(exported, tmp_path):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")

@@ -389,6 +389,7 @@ MODEL_CASES += [("embedding", None, "default"), ("nested", 2, "run_eagerly")]
 MODEL_CASES += [("embedding", None, mode) for mode in MODES if mode != "default"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "accumulation", "mode"), MODEL_CASES)
 def test_norms_are_those_of_another_gradient(name, accumulation, mode):
     keras.utils.set_random_seed(0)
@@ -609,6 +610,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "clipping", "accumulation"), PAIRS)
 def test_the_training_is_that_without_it(clipping, accumulation, mode):
     rng = np.random.default_rng(0)
@@ -644,6 +646,7 @@ def test_with_one_cycle_both_are_right(monitor_first):
     assert {"learning_rate", "momentum", "gradient_norm", "update_ratio/linear"} <= set(logs)
 
 
+@pytest.mark.slow
 def test_a_file_saved_in_mid_fit_is_plain_keras(tmp_path):
     class Save(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
@@ -659,6 +662,7 @@ def test_a_file_saved_in_mid_fit_is_plain_keras(tmp_path):
     assert int(loaded.optimizer.iterations) == EPOCHS * 6 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_after_an_exception_the_next_fit_is_right(error):
     class Stop(keras.callbacks.Callback):
@@ -742,6 +746,7 @@ def test_a_fit_may_be_longer_than_the_ring(update_freq, monkeypatch):
     np.testing.assert_allclose(monitor.history["gradient_norm"], expected, rtol=10 * EPS)
 
 
+@pytest.mark.slow
 def test_a_second_fit_begins_again_and_a_plain_one_is_plain():
     x, y = truth.data(7)
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor()
@@ -787,6 +792,7 @@ def test_an_epoch_without_an_update_logs_nan():
         assert not math.isnan(logs[name][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [{}, {3: "frozen"}, {1: "norm", 3: "frozen"}])
 def test_every_epoch_has_the_keys_of_what_this_fit_trains_also_if_its_model_is_not_built_yet(
     plan, tmp_path
@@ -836,6 +842,7 @@ def test_a_finding_has_its_index_in_the_history_also_after_a_resume(tmp_path):
     assert len(monitor.history["gradient_norm"]) == 2 * 7
 
 
+@pytest.mark.slow
 def test_the_history_is_plain_and_json_takes_it():
     x, y = truth.data(3)
     x[0] = np.nan
@@ -863,6 +870,7 @@ def test_data_of_unknown_length_has_as_many_norms_as_batches():
     assert len(monitor.history["update_ratio/linear"]) == 5
 
 
+@pytest.mark.slow
 def test_copies_work():
     x, y = truth.data(3)
     model, monitor = truth.linear_model(SGD(0.1)), kdx.GradientNormMonitor("batch")
@@ -922,6 +930,7 @@ def digits():
 NORMAL = {"sigmoid": 0.05, "relu": 0.5}  # Keras's "random_normal", and ten times that
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "activation"), [("vanishing", "sigmoid"), ("exploding", "relu")])
 def test_a_deep_network_that_is_badly_initialized_is_found(kind, activation):
     model = deep(activation, keras.initializers.RandomNormal(stddev=NORMAL[activation], seed=0))
@@ -949,6 +958,7 @@ HEALTHY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_well_made_network_is_not_complained_about(name):
     monitor = kdx.GradientNormMonitor(on_problem="raise")
@@ -1100,6 +1110,7 @@ def test_an_update_that_does_not_measure_a_layer_neither_ends_its_run_nor_counts
 # -- the picture -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "labels"), [(5, 5), (150, 38)])
 def test_the_plot_has_layers_by_updates(layers, labels, pyplot):
     monitor = kdx.GradientNormMonitor()
@@ -1133,6 +1144,7 @@ def test_without_layers_the_plot_has_the_norm_before_and_after_clipping(pyplot):
         np.testing.assert_array_equal(line.get_ydata(), monitor.history[name])
 
 
+@pytest.mark.slow
 def test_the_plot_has_no_second_line_where_clipping_changed_nothing(pyplot):
     monitor = kdx.GradientNormMonitor(per_layer=False)
     fit(truth.linear_model(SGD(0.1, global_clipnorm=300.0)), *truth.data(7), monitor)

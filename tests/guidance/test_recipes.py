@@ -194,6 +194,7 @@ def test_samples_of_any_number_type(dtype):
     assert same(same_again.layers[0].weights, model.layers[0].weights)
 
 
+@pytest.mark.slow
 def test_in_mixed_precision_both_ends_compute_in_float32():
     before = keras.config.dtype_policy()
     sample = np.random.default_rng(0).normal(1e6, 1e5, size=(64, 3))  # beyond float16
@@ -220,6 +221,7 @@ def hidden_statistics(model, x):
     return np.array([(np.mean(a), np.std(a)) for a in found]).T
 
 
+@pytest.mark.slow
 def test_selu_keeps_mean_and_deviation_through_50_layers():
     """The mean within 0.1 of 0 and the standard deviation within 0.1 of 1.
 
@@ -241,6 +243,7 @@ def test_selu_keeps_mean_and_deviation_through_50_layers():
     assert np.abs(hidden_statistics(model, x)[1] - 1).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_it_learns_the_digits_with_one_cycle_and_momentum(name, digits):
     train, test, train_labels, test_labels = digits
@@ -265,6 +268,7 @@ def test_it_learns_the_digits_with_one_cycle_and_momentum(name, digits):
         assert np.mean(model.predict(test, verbose=0).argmax(axis=1) == test_labels) >= 0.95
 
 
+@pytest.mark.slow
 def test_two_classes_with_a_schedule_in_the_optimizer():
     x, y = load_breast_cancer(return_X_y=True)
     train, test, train_labels, test_labels = train_test_split(x, y, stratify=y, random_state=0)
@@ -273,6 +277,7 @@ def test_two_classes_with_a_schedule_in_the_optimizer():
     assert model.evaluate(test, test_labels, verbose=0, return_dict=True)["accuracy"] >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 77.0])
 def test_regression_beats_the_mean_also_on_targets_that_are_not_scaled(scale):
     x, y = load_diabetes(return_X_y=True)
@@ -300,6 +305,7 @@ def test_all_batch_normalization_is_folded(name):
 # -- seeds and files ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["self_normalizing", "risk_sensitive"])
 def test_a_seed_repeats_weights_and_dropout_bit_for_bit(name):
     x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
@@ -334,6 +340,7 @@ def test_without_a_seed_two_models_differ():
     assert not same(one.weights[:1], two.weights[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # of an optimizer that was never used
 def test_files_load_in_plain_keras_but_mc_dropout_and_one_cycle(tmp_path):
     sample = np.random.default_rng(0).normal(size=(20, 6))
@@ -442,6 +449,7 @@ def test_numpy_ints_are_ints(number):
 # -- losses, metrics and optimizers of one's own ---------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_hot_labels_train_as_integer_labels_do():
     x, labels = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 3
     weights = []
@@ -480,6 +488,7 @@ def test_a_loss_or_optimizer_that_does_not_fit_is_an_error(wrong, told):
         kdx.dnn(3, [4], 2, **wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [np.array(["no", "yes"]), np.array([3, 5, 9])])
 def test_it_is_a_model_of_scikit_learns_classifiers(labels):
     pytest.importorskip("sklearn")
@@ -498,6 +507,7 @@ def test_it_is_a_model_of_scikit_learns_classifiers(labels):
     assert set(model.predict(x)) == set(labels)
 
 
+@pytest.mark.slow
 def test_it_is_a_model_of_scikit_learns_regressors():
     pytest.importorskip("sklearn")
     x = np.random.default_rng(0).normal(size=(60, 2))

@@ -466,6 +466,7 @@ def test_an_engine_that_cannot_is_an_error_with_those_that_can(monkeypatch):
         kdx.compile_for_inference(dense_model(), engine="broken")
 
 
+@pytest.mark.slow
 def test_an_engine_of_another_backend_or_not_installed_is_told(monkeypatch):
     other = {"tensorflow": "trace", "jax": "graph", "torch": "graph"}[BACKEND]
     with pytest.raises(ValueError, match=f"not with the {BACKEND} backend. Pass one that can: 'numpy'"):
@@ -475,6 +476,7 @@ def test_an_engine_of_another_backend_or_not_installed_is_told(monkeypatch):
         kdx.compile_for_inference(dense_model(), engine="onnxruntime")
 
 
+@pytest.mark.slow
 def test_auto_measures_all_that_are_there():
     fast = kdx.compile_for_inference(dense_model())
     assert fast.candidates.measured.keys() == set(THERE)
@@ -755,6 +757,7 @@ def test_neither_training_nor_deleting_the_model_changes_what_was_compiled(engin
     np.testing.assert_array_equal(keras.tree.flatten(fast(given))[0], before)
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_was():
     shared = L.Dense(4, name="shared")
     inputs = keras.Input((4,))
@@ -788,6 +791,7 @@ def state_of(model):
     return values, flags, generators, model.get_config(), sys.stdout, [*warnings.filters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", ["draws random numbers", "No engine can run", "need .* GB", "one row"])
 def test_a_refused_call_changes_nothing(told, monkeypatch):
     model = dense_model(*[Noisy()] * (told == "draws random numbers"), L.Dropout(0.5))
@@ -866,6 +870,7 @@ def test_graphs_are_collected_with_the_compiled_model():
     assert not set(context.context().list_function_names()) - before
 
 
+@pytest.mark.slow
 def test_the_fused_model_is_collected_with_what_was_compiled_of_it(monkeypatch):
     fused, build = [], engines.built_engine
 
@@ -1057,6 +1062,7 @@ def test_a_model_that_was_built_of_a_fixed_batch_is_compiled_for_it():
     assert fast(np.ones((3, 2), "float32")).shape == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_sequential_model_is_not_fixed_to_the_batch_that_it_was_built_by():
     model = keras.Sequential([L.Dense(4, "elu"), L.BatchNormalization(), L.Reshape((2, 2)), L.Dense(2)])
     model.compile("sgd", "mse")

@@ -245,6 +245,7 @@ def test_the_rates_are_those_of_the_schedule_of_keras(case):
     np.testing.assert_allclose(rates, reference(), rtol=(20 + 4) * EPS)
 
 
+@pytest.mark.slow
 def test_a_factor_is_the_gamma_of_torch():
     torch = pytest.importorskip("torch", reason="the reference is torch's ExponentialLR")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.05)
@@ -278,6 +279,7 @@ def test_a_boundary_at_the_very_first_update_leaves_out_the_first_value():
         assert callback.history["learning_rate"] == [0.01] * BATCHES
 
 
+@pytest.mark.slow
 def test_no_boundary_and_a_boundary_past_the_end_are_a_constant_rate():
     for boundaries, values in (([], [0.25]), ([99], [0.25, 0.5])):
         callback = kdx.PiecewiseConstantLR(boundaries, values)
@@ -326,6 +328,7 @@ def restored_floatx():
     keras.config.set_floatx(floatx)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "of_all"), [("float16", True), ("float16", False), ("bfloat16", False), ("float64", True)]
 )
@@ -357,6 +360,7 @@ def test_it_holds_for_weights_of_every_dtype(dtype, of_all):
     )
 
 
+@pytest.mark.slow
 def test_the_first_update_that_is_applied_in_an_epoch_has_its_rate():
     # Updates of 3 batches are applied at batches 2, 5, 8, 11, 14 and 17, epoch 1 begins at batch 10.
     for boundary, changes_at in ((1, 3), (0.5, 1), (0.6, 2)):
@@ -632,6 +636,7 @@ def test_a_train_step_that_tells_no_loss_is_refused():
     fit(model, [kdx.PowerLR(decay_steps=2)])
 
 
+@pytest.mark.slow
 def test_the_loss_that_fit_logs_is_still_the_mean_of_its_batches():
     callback = range_test()
     model = truth.linear_model(plain_sgd())
@@ -651,6 +656,7 @@ def test_the_metrics_have_their_own_methods_again():
     assert "train_step" not in vars(model)
 
 
+@pytest.mark.slow
 def test_a_second_fit_starts_the_records_again():
     callback = range_test()
     for _ in range(2):
@@ -754,6 +760,7 @@ def whole():
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ours_first"),
     [("ExponentialLR", True), ("PowerLR", False), ("PiecewiseConstantLR", True)],
@@ -773,6 +780,7 @@ def test_a_new_model_that_backup_and_restore_resumes_goes_on_in_the_curve(
     assert_equal_states(resumed, whole(name)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("same_callback", "ours_first"), [(True, True), (False, False), (True, False)])
 def test_the_same_model_that_backup_and_restore_resumes_goes_on_in_the_curve(
     same_callback, ours_first, tmp_path, whole
@@ -789,6 +797,7 @@ def test_the_same_model_that_backup_and_restore_resumes_goes_on_in_the_curve(
     assert_equal_states(model, whole("ExponentialLR")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stairs of epochs", "PowerLR"])
 def test_the_same_callback_goes_on_in_a_fit_from_a_later_epoch(name, whole):
     model, callback = deep_model(), RESUMED[name]()
@@ -798,6 +807,7 @@ def test_the_same_callback_goes_on_in_a_fit_from_a_later_epoch(name, whole):
     assert callback.history["learning_rate"] == whole(name)[1].history["learning_rate"][10:]
 
 
+@pytest.mark.slow
 def test_the_same_callback_goes_on_epoch_by_epoch(whole):
     model, callback = deep_model(), RESUMED["ExponentialLR"]()
     for first, last in ((0, 1), (1, 2), (2, 4)):
@@ -805,6 +815,7 @@ def test_the_same_callback_goes_on_epoch_by_epoch(whole):
     assert_equal_states(model, whole("ExponentialLR")[0])
 
 
+@pytest.mark.slow
 def test_a_model_from_a_file_needs_to_be_told_the_rate_that_training_began_with(tmp_path, whole):
     def callback(**arguments):
         return kdx.ExponentialLR(0.9, **arguments)
@@ -823,6 +834,7 @@ def test_a_model_from_a_file_needs_to_be_told_the_rate_that_training_began_with(
     assert_equal_states(resumed, whole("ExponentialLR")[0])
 
 
+@pytest.mark.slow
 def test_what_needs_no_rate_to_begin_with_goes_on_from_a_file(tmp_path, whole):
     cut = deep_model()
     fit_deep(cut, [RESUMED["PiecewiseConstantLR"]()], epochs=2)
@@ -881,6 +893,7 @@ def pickled(callback):
     return pickle.loads(pickle.dumps(callback))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "copy_of"),
     [
@@ -1053,6 +1066,7 @@ def test_bad_arguments_are_refused_and_named(kind, name, others, value, error):
 # -- logs and warnings -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_epoch_logs_have_plain_floats_of_the_last_update(kind):
     for optimizer, momentum in ((adam(), 0.9), (keras.optimizers.SGD(0.05), None)):

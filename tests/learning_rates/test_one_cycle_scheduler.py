@@ -259,11 +259,13 @@ def test_each_update_has_the_rate_and_the_momentum_of_its_place_under_torch_comp
 
 
 # Each setting with one of the two optimizers, two settings with both.
+COMPILED = "default" if TORCH else "jit_compile"
 OF_SETTINGS = [("SGD", "default", setting) for setting in list(SETTINGS)[::2]]
-OF_SETTINGS += [("Adam", "default" if TORCH else "jit_compile", setting) for setting in list(SETTINGS)[1::2]]
+OF_SETTINGS += [("Adam", COMPILED, setting) for setting in list(SETTINGS)[1::2]]
 OF_SETTINGS += [("Adam", "default", setting) for setting in ("accumulation 2", "global_clipnorm")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode", "setting"), OF_SETTINGS)
 def test_it_holds_with_every_setting_of_the_optimizer(name, mode, setting):
     callback = cycle()
@@ -301,6 +303,7 @@ def test_an_update_that_loss_scaling_skips_does_not_count(name):
     np.testing.assert_allclose(callback.history["learning_rate"], rates[: BATCHES - 1], rtol=1e-15)
 
 
+@pytest.mark.slow
 def test_it_holds_in_mixed_precision():
     callback = cycle()
     model = keras.Sequential([keras.Input((truth.FEATURES,)), truth.dense()])
@@ -355,6 +358,7 @@ class WithOwnStep(Subclassed):
         return {"own": loss}, (weights, others, slots, metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Subclassed, WithOwnStep])
 def test_it_holds_for_a_subclassed_model_that_is_not_built(kind):
     callback = cycle()
@@ -365,6 +369,7 @@ def test_it_holds_for_a_subclassed_model_that_is_not_built(kind):
     assert_same_weights(model, expected_weights(OPTIMIZERS["Adam"](), callback))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", HERE)
 def test_it_holds_for_a_model_whose_step_is_already_traced(mode):
     model = truth.linear_model(OPTIMIZERS["SGD"](), **MODES[mode])
@@ -377,6 +382,7 @@ def test_it_holds_for_a_model_whose_step_is_already_traced(mode):
     assert_same_weights(model, expected_weights(OPTIMIZERS["SGD"](), callback))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_a_second_fit_starts_the_curve_and_the_records_again(same):
     model = truth.linear_model(OPTIMIZERS["SGD"]())
@@ -394,6 +400,7 @@ def test_a_second_fit_starts_the_curve_and_the_records_again(same):
     assert_same_weights(model, expected)
 
 
+@pytest.mark.slow
 def test_a_fit_without_the_callback_after_one_with_it_is_plain():
     model = truth.linear_model(OPTIMIZERS["SGD"]())
     callback = cycle()
@@ -457,6 +464,7 @@ def test_the_data_may_be_of_unknown_length():
     assert last == np.float32(callback.history["learning_rate"][-1])
 
 
+@pytest.mark.slow
 def test_an_epoch_may_be_longer_than_the_table(monkeypatch):
     monkeypatch.setattr("keras_dnn_extras._training_step.exchange._ROWS", 5)
     for mode in HERE:

@@ -123,6 +123,7 @@ MODES = {
 HERE = [m for m in MODES if not (TORCH and m != "run_eagerly")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", HERE)
 def test_the_losses_are_those_of_the_batches_in_every_mode(mode):
     x, y = truth.data(1)
@@ -200,6 +201,7 @@ def test_a_schedule_in_the_optimizer_is_replaced_and_put_back():
     assert model.optimizer._learning_rate is schedule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curvature", [2.0, 2000.0])
 def test_on_a_quadratic_it_sees_divergence_and_suggests_less(curvature):
     rng = np.random.default_rng(0)
@@ -291,6 +293,7 @@ FITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "optimizer", "mode", "trained"), FITS)
 def test_a_fit_after_a_search_equals_a_fit_without_one(kind, optimizer, mode, trained):
     def fitted(with_search):
@@ -309,6 +312,7 @@ def test_a_fit_after_a_search_equals_a_fit_without_one(kind, optimizer, mode, tr
     assert_equal(states, expected)
 
 
+@pytest.mark.slow
 def test_several_outputs_each_with_a_loss_and_metrics_are_as_they_were():
     def fitted(with_search):
         keras.utils.set_random_seed(1)
@@ -330,6 +334,7 @@ def test_several_outputs_each_with_a_loss_and_metrics_are_as_they_were():
     assert_equal(states, expected)
 
 
+@pytest.mark.slow
 def test_everything_is_the_same_object_with_the_same_value():
     model = classifier()
     fit(model)
@@ -345,6 +350,7 @@ def test_everything_is_the_same_object_with_the_same_value():
     assert_equal(state_of(model), states)
 
 
+@pytest.mark.slow
 def test_a_model_that_was_never_trained_is_as_it_was_compiled():
     model = classifier()
     attributes = set(vars(model))
@@ -357,6 +363,7 @@ def test_a_model_that_was_never_trained_is_as_it_was_compiled():
     assert_equal(state_of(model), states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "trained"), [(KeyboardInterrupt, True), (ValueError, False)])
 def test_everything_is_restored_after_an_exception(error, trained):
     x, y = classes()
@@ -399,6 +406,7 @@ def test_bad_data_leaves_the_model_as_it_was():
     assert not model._compile_loss.built
 
 
+@pytest.mark.slow
 def test_the_global_random_generators_are_where_they_were():
     def draws():
         drawn = [random.random(), np.random.random(), number(keras.random.normal((2,))).tolist()]
@@ -424,6 +432,7 @@ def test_the_global_random_generators_are_where_they_were():
     assert draws() == expected
 
 
+@pytest.mark.slow
 def test_a_global_random_generator_that_was_not_there_is_not_there_afterwards():
     def batches():
         keras.random.normal((2,))
@@ -437,12 +446,14 @@ def test_a_global_random_generator_that_was_not_there_is_not_there_afterwards():
     np.testing.assert_array_equal(number(keras.random.normal((2,))), expected)
 
 
+@pytest.mark.slow
 def test_two_searches_find_the_same():
     model = classifier()
     first, second = (search(model, *classes(), steps=15, batch_size=4) for _ in range(2))
     np.testing.assert_array_equal(first.losses, second.losses)
 
 
+@pytest.mark.slow
 def test_weights_that_changed_their_trainability_are_refused():
     model = classifier()
     fit(model)
@@ -451,6 +462,7 @@ def test_weights_that_changed_their_trainability_are_refused():
         search(model, *classes(), steps=5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras trains with such states on TensorFlow alone")
 def test_the_states_of_recurrent_layers_are_as_they_were():
     model = keras.Sequential([keras.Input(batch_shape=(4, 2, 3)), keras.layers.GRU(2, stateful=True)])
@@ -476,6 +488,7 @@ def test_the_buffers_of_a_torch_module_are_as_they_were():
         np.testing.assert_array_equal(number(buffer), before[name])
 
 
+@pytest.mark.slow
 def test_weights_that_are_excluded_from_decay_are_so_in_the_test():
     def model(exclude):
         optimizer = keras.optimizers.AdamW(weight_decay=100.0)
@@ -516,6 +529,7 @@ class WithTwoOptimizers(keras.Sequential):
         return super().compute_loss(*args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "jax", reason="the step of JAX carries the state of one optimizer")
 def test_a_second_optimizer_is_as_it_was():
     model = WithTwoOptimizers([keras.Input((truth.FEATURES,)), truth.dense()])
@@ -533,6 +547,7 @@ class OfNoConfig(keras.optimizers.SGD):
         super().__init__(**kwargs)
 
 
+@pytest.mark.slow
 def test_an_optimizer_whose_config_lacks_an_argument_is_refused():
     model = truth.linear_model(OfNoConfig(3))
     with pytest.raises(ValueError, match=r"(?s)OfNoConfig.*get_config.*Received: optimizer="):
@@ -678,6 +693,7 @@ def losses_by_sample_weights():
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WEIGHED)
 def test_classes_count_by_their_weights_as_samples_do(kind, losses_by_sample_weights):
     loss = "categorical_crossentropy" if "one-hot" in kind else "sparse_categorical_crossentropy"
@@ -687,6 +703,7 @@ def test_classes_count_by_their_weights_as_samples_do(kind, losses_by_sample_wei
     np.testing.assert_allclose(found, expected, rtol=0, atol=15 * 10 * 6e-8 * 60)
 
 
+@pytest.mark.slow
 def test_classes_without_a_weight_count_once():
     x, y = classes()
     (first, second) = (
@@ -696,6 +713,7 @@ def test_classes_without_a_weight_count_once():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_without_shuffling_the_batches_come_in_their_order():
     x, y = truth.data(5)
     rates = np.geomspace(1e-3, 0.1, 12)
@@ -708,6 +726,7 @@ def test_without_shuffling_the_batches_come_in_their_order():
     assert np.abs(shuffled.losses - found.losses).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_search_can_be_made_from_the_records_of_a_callback():
     x = np.random.default_rng(0).normal(size=(64, 5))
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
@@ -718,6 +737,7 @@ def test_a_search_can_be_made_from_the_records_of_a_callback():
     assert 1e-4 < found.suggestion < 1
 
 
+@pytest.mark.slow
 def test_the_progress_bar_is_there_and_can_be_silenced(capsys):
     x, y = truth.data(1)
     model = truth.linear_model(keras.optimizers.SGD())
@@ -782,6 +802,7 @@ def test_bad_arguments_are_refused_and_named(arguments, error):
         search(model, x, y, **arguments)
 
 
+@pytest.mark.slow
 def test_as_many_steps_as_float32_has_rates_are_taken_and_one_more_is_not():
     low, unit = 1.0, 2.0**-23  # a float32 above 1 is `unit` away from the next
     arguments = {"min_learning_rate": low, "max_learning_rate": low + 7 * unit}
@@ -792,6 +813,7 @@ def test_as_many_steps_as_float32_has_rates_are_taken_and_one_more_is_not():
         search(model, *truth.data(1), steps=9, **arguments)
 
 
+@pytest.mark.slow
 def test_many_steps_cost_what_they_do_and_not_what_they_might():
     model = truth.linear_model(keras.optimizers.SGD())
     batches = Batches(*truth.data(4))
@@ -805,6 +827,7 @@ def test_many_steps_cost_what_they_do_and_not_what_they_might():
     assert "after 4 of 100,000,000 steps" in found.reason
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_step_does_not_grow_with_the_steps_before_it(monkeypatch):
     counted = []
     after = suggestions.Smoothing.after
@@ -827,6 +850,7 @@ def test_data_without_a_batch_is_refused():
         search(model, (batch for batch in ()))
 
 
+@pytest.mark.slow
 def test_an_empty_dataset_of_unknown_length_leaves_the_model_as_it_was():
     x, y = truth.data(1)
     model = truth.linear_model(keras.optimizers.SGD())

@@ -130,6 +130,7 @@ def test_a_mask_is_passed_on():
 # -- one kernel ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS)
 def test_the_kernel_is_counted_updated_and_saved_once(make, tmp_path):
     model = make()

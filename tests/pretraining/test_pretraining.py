@@ -176,6 +176,7 @@ def test_an_encoder_with_lora_weights_has_a_mirror_image_that_is_not_tied():
         kdx.build_autoencoder(model, tied=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", [dict, list])
 def test_an_input_in_a_structure_and_nested_models(structure):
     inner = keras.Sequential([keras.Input((FEATURES,)), L.Dense(4, name="inner"), L.Dropout(0.2)])
@@ -189,6 +190,7 @@ def test_an_input_in_a_structure_and_nested_models(structure):
     assert all((a != b).any() for a, b in zip(values(model.weights), before, strict=True))
 
 
+@pytest.mark.slow
 def test_training_the_autoencoder_trains_the_encoder_and_saves_with_it(tmp_path):
     model = encoder()
     autoencoder = kdx.build_autoencoder(model, tied=True, noise=0.1, output_activation="sigmoid")
@@ -221,6 +223,7 @@ def test_a_step_is_that_of_the_closed_form_on_scaled_inputs():
     np.testing.assert_allclose(values(model.trainable_weights)[0], kernel - 0.1 * gradient, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_is_to_be_removed_and_is_in_training_alone():
     x = np.random.default_rng(0).normal(size=(4000, FEATURES)).astype("float32")
     model = linear(np.eye(FEATURES), L.Rescaling(10.0))  # reconstructs what it is given
@@ -244,6 +247,7 @@ def test_noise_is_to_be_removed_and_is_in_training_alone():
     assert noisy["val_loss"] == pytest.approx([0.0], abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"greedy": True}, {"tied": True}, {"noise": 0.1}])
 def test_the_loss_falls_and_nothing_else_of_the_encoder_changes(settings):
     model = encoder()
@@ -279,6 +283,7 @@ class Records(keras.callbacks.Callback):
     on_train_end = on_train_begin
 
 
+@pytest.mark.slow
 def test_layer_by_layer_the_layers_below_stand_still(capsys, tmp_path):
     model = encoder()
     records, path = Records(model), tmp_path / "encoder.keras"
@@ -355,6 +360,7 @@ def kinds_of_data():
     return kinds
 
 
+@pytest.mark.slow
 def test_all_kinds_of_data_give_the_same_weights():
     kernel = np.random.default_rng(1).normal(size=(FEATURES, 3))
     model = linear(kernel)
@@ -369,6 +375,7 @@ def test_all_kinds_of_data_give_the_same_weights():
         assert len(history["loss"]) == 1
 
 
+@pytest.mark.slow
 def test_compiling_otherwise_changes_nothing():
     kernel = np.random.default_rng(1).normal(size=(FEATURES, 3))
     found = []
@@ -381,12 +388,14 @@ def test_compiling_otherwise_changes_nothing():
         np.testing.assert_allclose(other, found[0], atol=1e-6)  # XLA adds in another order
 
 
+@pytest.mark.slow
 def test_an_encoder_that_is_not_built_is_built():
     model = keras.Sequential([L.Dense(4, "relu"), L.Dense(2)])
     assert len(pretrain(model)["loss"]) == 1
     assert [tuple(weight.shape) for weight in model.weights] == [(6, 4), (4,), (4, 2), (2,)]
 
 
+@pytest.mark.slow
 def test_in_mixed_precision_the_reconstruction_is_compared_in_full():
     model = chain(
         (FEATURES,), L.Dense(4, "relu", dtype="mixed_bfloat16"), L.Dense(2, dtype="mixed_bfloat16")
@@ -401,6 +410,7 @@ def test_in_mixed_precision_the_reconstruction_is_compared_in_full():
 # -- with other features ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_schedules_and_monitors_of_this_package_take_part():
     monitor, one_cycle = kdx.GradientNormMonitor(on_problem="ignore"), kdx.OneCycleScheduler(0.1)
     history = pretrain(encoder(), greedy=True, epochs=2, callbacks=[monitor, one_cycle])
@@ -409,6 +419,7 @@ def test_schedules_and_monitors_of_this_package_take_part():
     assert history["learning_rate"][0] == history["learning_rate"][2]  # it begins anew
 
 
+@pytest.mark.slow
 def test_after_an_exception_the_layers_are_as_trainable_as_before():
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -425,6 +436,7 @@ def test_after_an_exception_the_layers_are_as_trainable_as_before():
     pretrain(model)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_the_encoder_in_plain_keras(tmp_path):
     models = {"autoencoder": encoder(), "auxiliary": encoder()}
     paths = {how: tmp_path / f"{how}.keras" for how in models}
@@ -446,6 +458,7 @@ def test_a_checkpoint_is_the_encoder_in_plain_keras(tmp_path):
         assert_same(values(keras.models.load_model(paths[how]).weights), values(model.weights))
 
 
+@pytest.mark.slow
 def test_a_head_and_fine_tuning_go_on_from_the_encoder():
     model = encoder()
     kdx.pretrain_autoencoder(model, data(), epochs=1, tied=True, verbose=0)
@@ -475,6 +488,7 @@ class OwnCode(keras.Model):
         return self.first(inputs["a"]) + self.first(inputs["b"])
 
 
+@pytest.mark.slow
 def test_the_auxiliary_task_trains_encoder_and_head_as_one_model_would():
     x, y = data(), data()[:, :2]
     model, head = encoder(), [L.Dense(4, "relu"), L.Dense(2)]
@@ -613,6 +627,7 @@ def test_an_unbuilt_encoder_is_not_built_by_a_call_that_fails():
     assert not model.built
 
 
+@pytest.mark.slow
 def test_what_cannot_be_tied_frozen_or_made_noisy_is_an_error():
     with pytest.raises(ValueError, match="Only dense layers"):
         kdx.build_autoencoder(chain((4, 4, 1), L.Conv2D(2, 3)), tied=True)
@@ -677,6 +692,7 @@ def test_validation_targets_of_another_shape_are_told_before_training():
     assert_same(values(model.weights), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("greedy", [True, False])
 def test_the_encoders_own_loss_is_not_tried_on_targets_that_nobody_looks_at(greedy):
     model, x = encoder(), data()
@@ -686,6 +702,7 @@ def test_the_encoders_own_loss_is_not_tried_on_targets_that_nobody_looks_at(gree
         pretrain(model, greedy=greedy, validation_data=(x[:, :3], x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "columns", "told"),
     [

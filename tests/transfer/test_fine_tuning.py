@@ -57,6 +57,7 @@ class Look(keras.callbacks.Callback):
         self.weights.append({found.name: values(found.weights) for found in self.model._flatten_layers()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_head_trains_alone_and_then_everything_but_batch_normalization(kind):
     model, look = compiled(MODELS[kind]), Look()
@@ -70,6 +71,7 @@ def test_the_head_trains_alone_and_then_everything_but_batch_normalization(kind)
     assert look.begun == 1
 
 
+@pytest.mark.slow
 def test_each_phase_is_one_cycle_in_one_history():
     model = compiled()
     x, y = data()
@@ -112,6 +114,7 @@ def unregularized():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -132,6 +135,7 @@ def test_layer_decay_equals_an_optimizer_for_each_layer_with_its_share_of_the_ra
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
 
+@pytest.mark.slow
 def test_each_share_of_the_rate_corrects_nadam_once_an_update(monkeypatch):
     # Nadam multiplies one product for all weights: the layers of another share must not count it again.
     monkeypatch.setattr(FineTuneSchedule, "_scheduled_momenta", lambda *_: [])
@@ -157,6 +161,7 @@ def test_the_order_of_layers_is_that_of_the_computation():
     assert moved[2] > 1e3 * moved[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}]
 )
@@ -169,6 +174,7 @@ def test_the_weights_are_the_same_however_it_is_compiled(arguments):
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 3])
 def test_with_accumulation_the_second_cycle_begins_with_the_second_phase(steps):
     model = compiled(optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=steps))
@@ -182,6 +188,7 @@ def test_with_accumulation_the_second_cycle_begins_with_the_second_phase(steps):
 # -- the head --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_head_is_what_is_trainable_beside_a_frozen_body():
     base = flat()
     model = kdx.replace_head(
@@ -237,6 +244,7 @@ class _StopError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(epoch, tmp_path):
     class Interrupt(keras.callbacks.Callback):
@@ -255,6 +263,7 @@ def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(epoch, tmp_path):
     assert_same(values(resumed.weights), uninterrupted("adam"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [_StopError, KeyboardInterrupt])
 def test_called_again_with_the_same_model_it_finds_the_same_head(error, tmp_path):
     class Interrupt(keras.callbacks.Callback):
@@ -282,6 +291,7 @@ def test_called_again_with_the_same_model_it_finds_the_same_head(error, tmp_path
     assert_same(values(model.weights), values(whole.weights))
 
 
+@pytest.mark.slow
 def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(tmp_path):
     whole = compiled(optimizer="adam")
     tune(whole, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")])
@@ -291,6 +301,7 @@ def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(tmp_path):
         assert_same(values(resumed.weights), values(whole.weights))
 
 
+@pytest.mark.slow
 def test_other_callbacks_and_the_monitor_go_with_it():
     model = compiled()
     monitor = kdx.GradientNormMonitor(on_problem="raise")
@@ -300,12 +311,14 @@ def test_other_callbacks_and_the_monitor_go_with_it():
     assert np.isnan(monitor.history["gradient_norm/body/first"][:8]).all()
 
 
+@pytest.mark.slow
 def test_the_given_list_of_callbacks_is_not_changed():
     callbacks = [keras.callbacks.TerminateOnNaN()]
     tune(compiled(), callbacks=callbacks)
     assert len(callbacks) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dataset", "generator"])
 def test_data_of_other_kinds(kind):
     x, y = data()
@@ -327,6 +340,7 @@ def test_data_of_other_kinds(kind):
 # -- what it says ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_table_tells_which_layers_train_when_and_at_what_rate(capsys):
     tune(compiled(), layer_decay=0.5, verbose=2)
     lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()[:6]]
@@ -342,6 +356,7 @@ def test_a_table_tells_which_layers_train_when_and_at_what_rate(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_table_of_a_deep_model_is_short(capsys):
     deep = keras.Sequential([keras.Input((6,)), *(L.Dense(6) for _ in range(30)), L.Dense(2)])
     deep.compile("sgd", "mse")
@@ -379,6 +394,7 @@ def test_wrong_arguments_are_errors_and_change_nothing(arguments, error):
     assert [found.trainable for found in model._flatten_layers()] == flags
 
 
+@pytest.mark.slow
 def test_a_fit_that_fails_at_the_start_leaves_the_model_as_it_was():
     model = compiled()
     optimizer, flags = model.optimizer, [found.trainable for found in model._flatten_layers()]
@@ -453,6 +469,7 @@ def trained_at_once(make):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [nested, subclassed])
 def test_after_validation_data_that_was_tried_in_vain_the_model_trains(make):
     model = compiled(make)
@@ -468,6 +485,7 @@ def loader():
     return torch.utils.data.DataLoader(rows, batch_size=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "validation",
     [
@@ -489,6 +507,7 @@ def test_validation_data_that_was_tried_is_still_whole(validation):
     assert history.history["val_loss"] == pytest.approx([model.evaluate(X, Y, verbose=0)], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras builds metrics on shapes alone there")
 def test_validation_data_of_a_model_that_only_runs_eagerly_is_left_to_fit():
     class Eager(keras.Model):
@@ -673,6 +692,7 @@ def test_errors_tell_types_and_shapes_of_validation_data_and_no_values(validatio
 # -- numbers, and interrupts -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [int, np.float32, np.int64, np.array, Decimal])
 def test_numbers_of_any_kind_give_the_same_weights(kind):
     model, decay = compiled(), {"layer_decay": np.float32(0.5)}
@@ -681,6 +701,7 @@ def test_numbers_of_any_kind_give_the_same_weights(kind):
     assert_same(values(model.weights), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["recompile", "training_plan"])
 def test_an_interrupt_before_the_fit_leaves_the_model_as_it_was(place, monkeypatch):
     def interrupt(*arguments):

@@ -106,9 +106,10 @@ ORDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "optimizer"),
-    # Each order once, and what else an optimizer does beside gradients in one of the orders that differ most.
+    # Each order once, and each optimizer in one of the orders that differ most.
     list(zip(ORDERS, itertools.cycle(["AdamW", "scaled"]), strict=False))
     + list(zip(itertools.cycle(ORDERS[1:3]), OPTIMIZERS, strict=False)),
 )
@@ -127,6 +128,7 @@ def test_what_is_frozen_does_not_move_by_a_bit_and_the_rest_trains(order, optimi
     assert all((new != old).any() for new, old in zip(values(model.layers[-1].weights), head, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
@@ -150,6 +152,7 @@ def test_the_same_in_models_of_every_kind_however_they_are_compiled(kind, argume
     assert (values(layer(model, "second").weights)[0] != frozen[-2]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="refused by Keras on torch")
 def test_the_same_with_several_steps_in_an_execution():
     model = nested()
@@ -182,6 +185,7 @@ def slots(optimizer, model, name):
     return found
 
 
+@pytest.mark.slow
 def test_slots_of_surviving_weights_and_the_count_of_updates_are_kept():
     model = nested()
     model.compile("adam", "mse")
@@ -208,6 +212,7 @@ def test_weights_that_are_new_to_the_optimizer_begin_with_empty_slots():
     assert all((slot == 0).all() for slot in slots(model.optimizer, model, "second"))
 
 
+@pytest.mark.slow
 def test_equal_shapes_do_not_mix_up_slots():
     model = keras.Sequential([keras.Input((4,)), *(L.Dense(4, name=f"d{i}") for i in range(4))])
     model.compile("adam", "mse")
@@ -230,6 +235,7 @@ def test_a_moving_average_of_a_weight_begins_with_the_weight():
     assert_same(values([average]), values([weight]))
 
 
+@pytest.mark.slow
 def test_the_state_of_loss_scaling_is_kept():
     model = nested()
     model.compile(
@@ -467,6 +473,7 @@ def test_a_short_path_that_fits_two_layers_is_an_error_that_names_them():
     ]
 
 
+@pytest.mark.slow
 def test_every_name_that_a_report_prints_is_one_that_freeze_takes():
     layers = [keras.Input((3,)), L.Dense(2, name="dense"), L.BatchNormalization(name="bn")]
     steps = L.TimeDistributed(keras.Sequential(layers, name="step"), name="steps")
@@ -556,6 +563,7 @@ def test_layers_of_wrappers_and_cells_follow_them():
     assert len(model.trainable_variables) == 2 * 3 + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [flat, nested])
 def test_a_saved_model_is_frozen_where_it_was(make, tmp_path):
     model = make()
@@ -656,6 +664,7 @@ def frozen_head():
     return kdx.freeze(model, "head")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [2, np.float32(0.5), np.int64(2), np.array(0.25), Fraction(1, 4), Decimal("0.5"), 1e-3],
@@ -698,6 +707,7 @@ class Interrupted(keras.optimizers.SGD):
         super().build(variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [kdx.freeze, kdx.unfreeze])
 @pytest.mark.parametrize("place", ["optimizer", "flags", "compiled"])
 def test_an_interrupt_leaves_what_is_frozen_and_the_optimizer(change, place, monkeypatch):
@@ -735,6 +745,7 @@ def test_an_interrupt_leaves_what_is_frozen_and_the_optimizer(change, place, mon
     fit(model)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "renorm" not in inspect.signature(L.BatchNormalization).parameters, reason="comes with Keras 3.15"
 )

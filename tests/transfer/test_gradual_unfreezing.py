@@ -105,6 +105,7 @@ ADAPTIVE = {
 # -- the weights -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", SGD)
 def test_equals_phases_with_recompiling_to_the_last_bit(optimizer):
     model, expected = frozen(SGD[optimizer]()), frozen(SGD[optimizer]())
@@ -113,6 +114,7 @@ def test_equals_phases_with_recompiling_to_the_last_bit(optimizer):
     assert_same(values(model.weights), values(expected.weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "arguments"),
     [
@@ -186,6 +188,7 @@ def frozen_within():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ADAPTIVE)
 def test_layers_begin_as_with_an_optimizer_of_their_own(optimizer):
     model = frozen(ADAPTIVE[optimizer](), unregularized, build_optimizer=False)
@@ -208,6 +211,7 @@ def first_steps(optimizer, epoch):
     return max(changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.Adamax])
 def test_the_first_step_of_new_weights_is_as_large_as_the_very_first(make):
     # As large as the rate, whatever the gradient, but for epsilon. With the corrections of update 13 it
@@ -215,12 +219,14 @@ def test_the_first_step_of_new_weights_is_as_large_as_the_very_first(make):
     assert first_steps(make(0.01, epsilon=1e-12), 12) == pytest.approx(0.01, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_there_is_no_jump_with_nadam():
     # One product for all weights corrects its momentum, so new ones begin with less than others did. With
     # the correction of update 60 for the squares alone it would be 1.5 times the rate.
     assert first_steps(keras.optimizers.Nadam(0.01), 60) <= 0.01
 
 
+@pytest.mark.slow
 def test_batch_normalization_stays_frozen_unless_asked_for():
     for batch_norm in (False, True):
         model = frozen("adam")
@@ -239,6 +245,7 @@ class _AtEpochEnd(keras.callbacks.Callback):
         self.call(epoch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -258,6 +265,7 @@ def test_until_its_epoch_nothing_moves_a_layer(make):
     assert (seen[2][0] != before[0]).any()
 
 
+@pytest.mark.slow
 def test_a_moving_average_does_not_pull_new_weights_to_zero():
     model = frozen(keras.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.5))
     before = values(layer(model, "second").weights)
@@ -269,6 +277,7 @@ def test_a_moving_average_does_not_pull_new_weights_to_zero():
 # -- in company ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_goes_with_one_cycle_whose_rates_are_those_of_the_curve(first):
     model = frozen(keras.optimizers.Adam(0.1))
@@ -278,6 +287,7 @@ def test_goes_with_one_cycle_whose_rates_are_those_of_the_curve(first):
     np.testing.assert_allclose(callbacks[1].history["learning_rate"], curve, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_gradient_norms_of_a_layer_begin_when_it_is_unfrozen(first, pyplot):
     model = frozen(keras.optimizers.SGD(0.1))
@@ -308,6 +318,7 @@ def test_gradient_norms_of_a_layer_begin_when_it_is_unfrozen(first, pyplot):
     assert white.sum(axis=1).tolist() == [8, 4, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update_freq", ["epoch", 3])
 def test_all_rows_of_a_csv_file_have_the_heading_of_the_first(update_freq, tmp_path):
     def run(*more):
@@ -334,6 +345,7 @@ def test_all_rows_of_a_csv_file_have_the_heading_of_the_first(update_freq, tmp_p
         assert f"{kind}/body/first" not in header  # no epoch of the plan trains it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [None, _StopError, KeyboardInterrupt])
 def test_the_step_is_kerass_own_again_after_fit(error):
     model = frozen(keras.optimizers.Adam(0.01))
@@ -366,6 +378,7 @@ def uninterrupted(optimizer):
     return values(model.weights), values(model.optimizer.variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "epoch", "backup_first"),
     [
@@ -391,6 +404,7 @@ def test_resumed_from_a_backup_it_equals_the_uninterrupted_run(optimizer, epoch,
     assert_same(values(resumed.optimizer.variables), state)
 
 
+@pytest.mark.slow
 def test_resumed_in_the_same_process_after_an_interrupted_epoch(tmp_path):
     def callbacks(model):
         return [keras.callbacks.BackupAndRestore(tmp_path / "backup"), kdx.GradualUnfreezing(plan(model))]
@@ -418,6 +432,7 @@ def write_epoch(folder, epoch):
     (folder / "backup" / "training_metadata.json").write_text(json.dumps({"epoch": epoch, "batch": 0}))
 
 
+@pytest.mark.slow
 def test_after_a_kill_between_the_two_files_of_a_backup_the_epoch_is_repeated(tmp_path):
     interrupted(tmp_path, interrupt_at(3))
     write_epoch(tmp_path, 2)  # the weights are those of the end of epoch 2, the second file is older
@@ -429,6 +444,7 @@ def test_after_a_kill_between_the_two_files_of_a_backup_the_epoch_is_repeated(tm
     assert_same(values(resumed.optimizer.variables), values(expected.optimizer.variables))
 
 
+@pytest.mark.slow
 def test_after_a_kill_within_the_first_backup_the_first_epoch_is_repeated(tmp_path):
     interrupted(tmp_path, interrupt_at(1))
     (tmp_path / "backup" / "training_metadata.json").unlink()
@@ -440,6 +456,7 @@ def test_after_a_kill_within_the_first_backup_the_first_epoch_is_repeated(tmp_pa
     assert_same(values(resumed.weights), values(expected.weights))
 
 
+@pytest.mark.slow
 def test_resumed_from_a_torn_backup_and_the_one_before_it_equals_the_uninterrupted_run(tmp_path):
     interrupted(tmp_path, interrupt_at(3), double_checkpoint=True)
     latest = tmp_path / "backup" / "latest.weights.h5"
@@ -451,6 +468,7 @@ def test_resumed_from_a_torn_backup_and_the_one_before_it_equals_the_uninterrupt
     assert_same(values(resumed.optimizer.variables), state)
 
 
+@pytest.mark.slow
 def test_resumed_from_a_backup_within_an_epoch_new_layers_go_on_with_their_corrections(tmp_path):
     interrupted(tmp_path, interrupt_at(2, batch=1), make_model=unregularized, save_freq=2)
     resumed = frozen(ADAPTIVE["Adam"](), unregularized)
@@ -462,6 +480,7 @@ def test_resumed_from_a_backup_within_an_epoch_new_layers_go_on_with_their_corre
         np.testing.assert_allclose(new, old, rtol=0, atol=ROUNDINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "epoch", "message"),
     [
@@ -483,6 +502,7 @@ def test_a_backup_that_the_plan_cannot_go_on_from_is_refused(make, epoch, messag
     fit(resumed)  # trains as if nothing had been
 
 
+@pytest.mark.slow
 def test_a_refused_resume_in_the_same_process_leaves_the_layers_as_they_are(tmp_path):
     model = interrupted(tmp_path, interrupt_at(2, batch=1), save_freq=2)
     write_epoch(tmp_path, 0)
@@ -511,6 +531,7 @@ def assert_trains(model, names):
     assert moved == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [ADAPTIVE["Adam"], scaled_adam])
 def test_a_refused_resume_in_the_same_process_leaves_the_optimizer_all_that_it_has(make, tmp_path):
     model = interrupted(tmp_path, interrupt_at(3), make)
@@ -535,6 +556,7 @@ def interrupting(monkeypatch, module, name):
     monkeypatch.setattr(module, name, call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rebuild", "accept_trainable"])
 def test_ctrl_c_while_layers_are_unfrozen_leaves_those_trained_that_were(name, monkeypatch):
     model = frozen(ADAPTIVE["Adam"]())
@@ -549,6 +571,7 @@ def test_ctrl_c_while_layers_are_unfrozen_leaves_those_trained_that_were(name, m
     assert_trains(model, ["head"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name"), [(gradual_unfreezing, "freeze_again"), (resumption, "variables_if_built")]
 )
@@ -562,6 +585,7 @@ def test_ctrl_c_while_a_backup_is_read_leaves_those_trained_that_were(module, na
     assert_trains(model, ["first", "second", "head"])
 
 
+@pytest.mark.slow
 def test_a_backup_of_layers_of_other_shapes_unfreezes_nothing(tmp_path):
     def wide():
         layers = [L.Dense(9, name="first"), L.BatchNormalization(), L.Dense(5, name="second")]
@@ -579,6 +603,7 @@ def test_a_backup_of_layers_of_other_shapes_unfreezes_nothing(tmp_path):
     assert_trains(model, ["head"])
 
 
+@pytest.mark.slow
 def test_a_restore_that_fails_in_the_same_process_leaves_those_trained_that_were(monkeypatch, tmp_path):
     model = interrupted(tmp_path, interrupt_at(2, batch=1))
     assert sum(layer.trainable for layer in model.layers[1].layers) == 2
@@ -607,6 +632,7 @@ def test_an_optimizer_that_cannot_be_rebuilt_is_refused_before_training(build):
     assert_trains(model, ["head"])
 
 
+@pytest.mark.slow
 def test_what_was_unfrozen_after_an_interruption_is_not_frozen_again(tmp_path):
     model = frozen(ADAPTIVE["Adam"]())
     callbacks = [keras.callbacks.BackupAndRestore(tmp_path), kdx.GradualUnfreezing({1: "body/second"})]
@@ -618,6 +644,7 @@ def test_what_was_unfrozen_after_an_interruption_is_not_frozen_again(tmp_path):
     assert_trains(model, ["first", "second", "head"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_does_not_keep_a_frozen_model():
     def interrupt():
         model = frozen("sgd")
@@ -636,6 +663,7 @@ def test_an_interrupted_fit_does_not_keep_a_frozen_model():
 UNREADABLE = ["", "null", "[]", "3", "{}", '{"epoch": "2"}', '{"epoch": 2.5}', "[" * 9999]
 
 
+@pytest.mark.slow
 def test_a_backup_whose_epoch_cannot_be_read_is_refused(tmp_path):
     backup, gradual = keras.callbacks.BackupAndRestore(tmp_path), kdx.GradualUnfreezing({1: "body/second"})
     model = frozen(SGD["momentum"]())
@@ -705,6 +733,7 @@ def test_resumed_from_an_orbax_checkpoint_it_equals_the_uninterrupted_run(epoch,
     assert_same(values(resumed.optimizer.variables), values(whole.optimizer.variables))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "epochs"), [("Adam", (1, 2, 3)), ("momentum", (2,)), ("AdamW", (3,))]
 )
@@ -719,6 +748,7 @@ def test_resumed_from_a_saved_model_it_equals_the_uninterrupted_run(optimizer, e
         assert_same(values(resumed.weights), values(whole.weights))
 
 
+@pytest.mark.slow
 def test_saved_in_mid_fit_it_loads_and_trains_without_the_package(tmp_path):
     model = frozen(keras.optimizers.Adam(0.01))
     save = _AtEpochEnd(lambda epoch: model.save(tmp_path / f"{epoch}.keras"))
@@ -743,6 +773,7 @@ def test_saved_in_mid_fit_it_loads_and_trains_without_the_package(tmp_path):
 # -- the callback itself ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tells_what_it_unfroze(capsys):
     model = frozen("sgd")
     gradual = kdx.GradualUnfreezing(plan(model), verbose=1)
@@ -804,6 +835,7 @@ def test_layers_that_are_not_frozen_or_not_there_are_errors_before_training():
     assert_same(values(model.weights), before)
 
 
+@pytest.mark.slow
 def test_a_second_fit_of_an_unfrozen_model_tells_to_freeze_it():
     model = frozen("sgd")
     gradual = kdx.GradualUnfreezing({1: "body/second"})
@@ -822,6 +854,7 @@ def test_a_model_that_is_frozen_altogether_may_begin_with_its_first_layers():
     assert [v.name for v in model.trainable_variables] == ["kernel", "bias"] * 2
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_not_reached_changes_nothing():
     model, expected = frozen("adam"), frozen("adam")
     fit(model, epochs=2, callbacks=[kdx.GradualUnfreezing({5: "body"})])

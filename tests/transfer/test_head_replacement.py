@@ -23,6 +23,7 @@ def hidden(model, name, x):
     return keras.Model(model.inputs, model.get_layer(name).output).predict(x, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "freeze_body"), [(flat, True), (nested, False)])
 def test_training_the_new_model_leaves_the_old_one_bit_identical(make, freeze_body):
     model = make()
@@ -78,6 +79,7 @@ def test_cut_after_a_layer_by_its_name_or_path():
     assert [found.name for found in new.layers[1].layers if found.weights] == ["first", "norm"]
 
 
+@pytest.mark.slow
 def test_several_inputs_keep_their_names_and_structure():
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b", dtype="int32")
     joined = L.Concatenate()([L.Dense(4, name="of_a")(a), L.Flatten()(L.Embedding(5, 2, name="of_b")(b))])
@@ -90,6 +92,7 @@ def test_several_inputs_keep_their_names_and_structure():
     new.fit(x, np.ones((4, 3)), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_backbone_of_keras_applications_is_cut_within():
     backbone = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=7)
     inputs = keras.Input((32, 32, 3))

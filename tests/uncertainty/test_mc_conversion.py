@@ -54,6 +54,7 @@ def test_there_and_back_is_the_same_model(kind):
         assert json.dumps(back.get_config()) == json.dumps(model.get_config())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "jit_compile"),
     [
@@ -130,6 +131,7 @@ def subclassed():
 MODELS = {"nested": nested, "shared": shared, "statistics": with_statistics, "subclassed": subclassed}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_copy_has_the_weights_and_names_of_the_model(name):
     model = MODELS[name]()
@@ -283,6 +285,7 @@ def copies_of(model):
     yield kdx.fuse_batch_norm(model).model
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own_that_forgets_all_is_copied_whole():
     own = Forgetful(2.0, name="own", dtype="mixed_bfloat16", trainable=False, autocast=False)
     model = around(L.Dense(4, name="first"), own, L.Dropout(0.5), L.Dense(2, autocast=False, name="last"))
@@ -736,6 +739,7 @@ def test_the_copy_loads_in_another_process_with_the_package_only(package, tmp_pa
         assert "keras_dnn_extras" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["Dropout", "LSTM", "Attention", "GroupQueryAttention", "cells in a stack"]
 )
@@ -751,6 +755,7 @@ def test_the_copy_comes_back_from_a_file_and_a_clone(kind, tmp_path):
         np.testing.assert_array_equal(*means)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel is TensorFlow's")
 def test_an_exported_copy_draws(tmp_path):
     import tensorflow as tf

@@ -144,6 +144,7 @@ if BACKEND != "torch":  # There, several steps per execution do not exist, and c
     COMPILE_ARGUMENTS += [{"jit_compile": True, "steps_per_execution": 2}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMPILE_ARGUMENTS, ids=str)
 def test_two_predictions_differ_in_every_row_of_every_batch(arguments):
     model = functional(all_layers())
@@ -165,6 +166,7 @@ def test_active_inside_other_models(build):
     assert inactive(model(data(), training=False), model.predict(data(), verbose=0)) == []
 
 
+@pytest.mark.slow
 def test_active_in_evaluate():
     model = functional(all_layers())
     model.compile(loss="mse")
@@ -175,6 +177,7 @@ def test_active_in_evaluate():
         assert loss == 1 if layer_class in DROP_TO_ZERO else loss > 0.01, layer_class
 
 
+@pytest.mark.slow
 def test_active_in_fit():
     noisy = functional(all_layers())
     dense = {name: keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros") for name in NAMES}

@@ -248,6 +248,7 @@ MANY_ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MANY_ROWS)
 def test_many_rows_at_a_time_give_the_same(name):
     # Above some hundred rows the units that are dropped are left out of the arithmetic.
@@ -415,6 +416,7 @@ def test_nested_models_turn_their_inputs_into_their_dtype():
     np.testing.assert_array_equal(mean, model.predict(data(9), verbose=0))
 
 
+@pytest.mark.slow
 def test_changed_weights_and_rates_count():
     model, x = classifier(), data(6)
     first = kdx.mc_predict(model, x, seed=1)
@@ -432,6 +434,7 @@ def test_changed_weights_and_rates_count():
     assert np.all(third.mean != second.mean)
 
 
+@pytest.mark.slow
 def test_a_changed_activation_and_lora_count():
     model, x = dense_chain(), data(300)
     changes = {
@@ -464,6 +467,7 @@ def _sample_by_hand(model, x, k):
     return x
 
 
+@pytest.mark.slow
 def test_a_model_that_trains_on_is_sampled_as_it_is_now():
     model, x = classifier(), data(32)
     model.compile(keras.optimizers.SGD(0.5), "sparse_categorical_crossentropy")
@@ -514,6 +518,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_inputs_of_another_shape_are_sampled_as_if_they_were_the_first(name, masks):
@@ -528,6 +533,7 @@ def test_inputs_of_another_shape_are_sampled_as_if_they_were_the_first(name, mas
         assert all(np.all(std > 0) for std in keras.tree.flatten(found.std))
 
 
+@pytest.mark.slow
 def test_batches_of_one_dataset_can_differ_in_length():
     model = of_any_length()
     pooled = keras.Model(model.input, model.output["pooled"])
@@ -634,6 +640,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_nested", [False, True])
 def test_what_is_set_in_a_model_counts_wherever_it_is(is_nested):
     inner = Tempered()
@@ -651,6 +658,7 @@ def small_sequential():
     return keras.Sequential([keras.Input((5,)), L.Dropout(0.5), L.Dense(2)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [small_sequential, Tempered])
 def test_what_keras_sets_in_a_model_is_no_change(make, monkeypatch, tmp_path):
     model, sampler_count = make(), []
@@ -755,6 +763,7 @@ def test_samplers_are_kept_by_shape_and_thrown_away_where_they_are_many(monkeypa
     assert len(made) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="what TensorFlow says of functions that it traces")
 def test_tensorflow_does_not_warn_of_retracing():
     import tensorflow as tf
@@ -963,6 +972,7 @@ def test_a_map_of_one_sigmoid_has_entropies_at_each_place():
     assert prediction.mutual_information.shape == prediction.variation_ratio.shape == (5, 3, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [1, 4])
 def test_logits_give_what_their_probabilities_give(units):
     keras.utils.set_random_seed(0)
@@ -979,6 +989,7 @@ def test_logits_give_what_their_probabilities_give(units):
         np.testing.assert_allclose(first.samples, second.samples, atol=50 * EPS)
 
 
+@pytest.mark.slow
 def test_each_output_is_read_in_its_own_way():
     inputs = keras.Input((5,))
     x = L.Dense(6, "tanh")(L.Dropout(0.4)(inputs))
@@ -1124,6 +1135,7 @@ def test_all_kinds_of_data_give_the_same(kind, masks):
 # -- what stays as it is ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_nothing_of_the_model_moves_by_a_bit(batch_size, masks):
@@ -1164,6 +1176,7 @@ def test_after_an_error_within_the_model_nothing_is_left():
     assert np.all(kdx.mc_predict(model, data(4)).std > 0)
 
 
+@pytest.mark.slow
 def test_a_sampled_model_is_copied_saved_and_forgotten(tmp_path):
     model, x = classifier(), data(4)
     kdx.mc_predict(model, x)
@@ -1198,6 +1211,7 @@ FORGOTTEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORGOTTEN)
 def test_what_is_kept_for_a_model_goes_with_it(kind):
     model = FORGOTTEN[kind]()
@@ -1218,6 +1232,7 @@ def test_what_is_kept_for_a_model_goes_with_it(kind):
     assert len(sampler_cache._SAMPLERS) < count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dropout", "lstm"])
 def test_models_that_share_layers_are_sampled_at_the_same_time(kind):
     class Waiting(L.Layer):
@@ -1251,6 +1266,7 @@ def test_models_that_share_layers_are_sampled_at_the_same_time(kind):
     assert "call" not in vars(shared)
 
 
+@pytest.mark.slow
 def test_threads_do_not_disturb_each_other():
     model, x = classifier(), data(20)
     expected, predicted = kdx.mc_predict(model, x, seed=1).mean, model.predict(x, verbose=0)
@@ -1275,6 +1291,7 @@ def test_threads_do_not_disturb_each_other():
         np.testing.assert_allclose(outputs, predicted, atol=10 * EPS)
 
 
+@pytest.mark.slow
 def test_the_progress_bar_is_asked_for(capsys):
     kdx.mc_predict(classifier(), data(10), batch_size=5)
     assert capsys.readouterr().out == ""
