@@ -1,6 +1,7 @@
 """Gradient norms of the training step itself, and what they tell of vanishing and exploding gradients."""
 
 import math
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,9 @@ from keras_dnn_extras._arguments import (
     check_number,
     check_verbose,
     config_of,
+    counted,
 )
+from keras_dnn_extras._display import Summary
 from keras_dnn_extras._models import innermost_optimizer
 from keras_dnn_extras._training_step import GradientProbe, StepCallback, TrainingStep
 from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
@@ -125,6 +128,25 @@ class GradientNormMonitor(StepCallback):
     def from_config(cls, config: dict[str, Any]) -> "GradientNormMonitor":
         return cls(**config)
 
+    def _facts(self) -> dict[str, str]:
+        if not self.history.get("gradient_norm"):
+            return {}
+        norms, clipped = (np.array(self.history[f"{of}gradient_norm"]) for of in ("", "clipped_"))
+        finite = norms[np.isfinite(norms)]
+        changed = (norms != clipped) & ~np.isnan(norms)
+        return {
+            "last fit": counted(len(norms), "update"),
+            "gradient norm": _mean_and_most(finite),
+            "not finite": f"{1 - len(finite) / len(norms):.0%} of the updates",
+            "clipped": f"{changed.mean():.0%} of the updates",
+            "findings": str(len(self.findings) or "none"),
+        }
+
+    def _summary(self) -> Summary:
+        rows = [(found.kind, str(found.update), ", ".join(found.layers)) for found in self.findings]
+        header = ("finding", "update", "layers")
+        return replace(super()._summary(), rows=rows, header=header, hint="`findings` has all")
+
     # -- in `fit` -----------------------------------------------------------------------------------
 
     def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -219,6 +241,10 @@ class GradientNormMonitor(StepCallback):
                 f"Received: history={self.history}"
             )
         return draw_history(ax, self.history, self._collector.measured)
+
+
+def _mean_and_most(norms: np.ndarray) -> str:
+    return f"{norms.mean():.3g} on average, {norms.max():.3g} at most" if len(norms) else "never finite"
 
 
 def _check_arguments(monitor: GradientNormMonitor) -> None:

@@ -10,14 +10,15 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
+from keras_dnn_extras._display import Displayed, Summary, values_range
 from keras_dnn_extras._plotting import axes
 from keras_dnn_extras.learning_rates import suggestions
 from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-@dataclass(frozen=True, eq=False)
-class LearningRateSearch:
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningRateSearch(Displayed):
     """What a learning-rate range test has found: rates, losses, and which rate to take.
 
     `find_learning_rate` returns one. It can be made from any rates and losses, such as those that the
@@ -109,6 +110,15 @@ class LearningRateSearch:
             "loss scaling skipped all updates."
         )
 
+    def _summary(self) -> Summary:
+        facts = {"suggestion": _rate_text(self.suggestion), "reason": self.reason}
+        if self.suggestion is not None:
+            others = [f"{name} {_rate_text(r)}" for name, r in self.suggestions.items() if name != "valley"]
+            facts["other rates"] = ", ".join(others)
+        count = len(self.learning_rates)
+        rates = f", from {values_range(self.learning_rates)}" if count else ""
+        return Summary("LearningRateSearch", facts | {"tried": counted(count, "learning rate") + rates})
+
     def get_config(self) -> dict[str, Any]:
         return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")
 
@@ -140,6 +150,10 @@ class LearningRateSearch:
         _limit(ax, self.losses, self.smoothed_losses)
         ax.legend()
         return ax
+
+
+def _rate_text(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate:.2g}"
 
 
 def _vector(name: str, values: Any) -> np.ndarray:

@@ -1,29 +1,45 @@
 """Risk-coverage curves: the error of a model that may abstain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import real_array
+from keras_dnn_extras._display import Displayed, Summary
 from keras_dnn_extras._plotting import axes
 from keras_dnn_extras.uncertainty.metrics import Floats
 
 
-@dataclass(frozen=True)
-class RiskCoverage:
+@dataclass(frozen=True, repr=False)
+class RiskCoverage(Displayed):
     """What `risk_coverage` returns: the mean error among the most certain predictions.
 
     Attributes:
         coverage: the share of predictions that are kept, `1 / n` to 1.
         risk: the mean error of those.
         aurc: the area under the curve, the mean of the risks. Lower is better.
+        ideal_risk: the risk of an order that knows the errors, the smallest first, or None where it was not
+            computed. Nothing is below it. The risk of a random order is `risk[-1]` at every coverage.
     """
 
     coverage: Floats
     risk: Floats
     aurc: float
+    ideal_risk: Floats | None = field(default=None, compare=False)
+
+    def _summary(self) -> Summary:
+        facts = {"predictions": f"{len(self.risk):,}", "AURC": f"{self.aurc:.3g}"}
+        if self.ideal_risk is not None:
+            facts["ideal AURC"] = f"{np.mean(self.ideal_risk):.3g}"
+        facts["random AURC"] = f"{self.risk[-1]:.3g}"
+        return Summary("RiskCoverage", facts | {"risk": self._risks()})
+
+    def _risks(self) -> str:
+        """Return the risk at some coverages."""
+        at = {share: self.risk[max(round(share * len(self.risk)), 1) - 1] for share in (0.5, 0.8, 1.0)}
+        return ", ".join(f"{risk:.3g} at {share:.0%} coverage" for share, risk in at.items())
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the risk by coverage.
@@ -85,4 +101,5 @@ def risk_coverage(errors: ArrayLike, uncertainty: ArrayLike) -> RiskCoverage:
     means = np.bincount(group, losses) / size
     number = np.arange(1, len(losses) + 1)
     risk = np.cumsum(np.repeat(means, size)) / number
-    return RiskCoverage(number / len(losses), risk, float(risk.mean()))
+    ideal = np.cumsum(np.sort(losses)) / number
+    return RiskCoverage(number / len(losses), risk, float(risk.mean()), ideal)
