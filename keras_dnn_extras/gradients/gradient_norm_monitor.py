@@ -217,30 +217,41 @@ class GradientNormMonitor(StepCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Any = None, *, layers: str = "kernels") -> Any:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
-        Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
-        it. The first layer is at the top. Gradients that are not finite are red, those of exactly 0 black,
-        and what was not measured is white, as of a layer while it is frozen. Of very many updates,
+        The first layer is at the top. The scale goes from `vanishing_threshold` to `exploding_threshold`,
+        whatever the norms are, so that pictures of several fits can be compared. Norms below it are light
+        blue, those above it red. Grey is not finite, white was not measured, as a layer while it is frozen.
+        The first update of a layer that explodes or is not finite has a mark. Of very many updates,
         neighbours share a cell, which is their median. Updates count as in `history`.
+
+        Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
+        it.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+            layers: `"kernels"`: those that have a kernel, a weight of two axes or more, as dense layers,
+                convolutions and embeddings. Normalization is left out: its few weights have norms of
+                another size. The norm is that of the whole layer, with its bias, as in `history`, and what
+                the thresholds are for. `"all"`: every layer with trainable weights.
 
         Returns:
             The `Axes`.
 
         Raises:
-            ValueError: there was no update yet.
+            ValueError: there was no update yet, or `layers` is something else.
             ImportError: matplotlib is not installed.
         """
+        check_choice("layers", layers, ("kernels", "all"))
         if not self.history.get("gradient_norm"):
             raise ValueError(
                 "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "
                 f"Received: history={self.history}"
             )
-        return draw_history(ax, self.history, self._collector.measured)
+        thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
+        kernels = self._collector.layers_with_kernels if layers == "kernels" else set()
+        return draw_history(ax, self.history, self._collector.measured, thresholds, kernels or None)
 
 
 def _mean_and_most(norms: np.ndarray) -> str:

@@ -65,6 +65,10 @@ class LearningRateCallback(StepCallback):
         """Return the hyperparameters of `optimizer` that follow the curve `"momentum"`."""
         return []
 
+    def _has_steps(self) -> bool:
+        """Return whether the learning rate changes in some updates alone."""
+        return False
+
     def _instead_of_length(self) -> str | None:
         """Return what to pass in place of the length of an epoch, or None where that is not needed."""
         return None
@@ -194,7 +198,8 @@ class LearningRateCallback(StepCallback):
             updates, values = self._values_to_come(epochs, steps_per_epoch)
         else:
             updates = np.arange(len(values["learning_rate"]))
-        return draw_schedule(ax, updates, values, self._scale)
+        title = f"Learning rate by {type(self).__name__}"
+        return draw_schedule(ax, updates, values, self._scale, title=title, steps=self._has_steps())
 
     def _values_to_come(
         self, epochs: int | None, steps_per_epoch: int | None

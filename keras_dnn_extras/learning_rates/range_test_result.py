@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
 from keras_dnn_extras._display import Displayed, Summary, values_range
-from keras_dnn_extras._plotting import axes
 from keras_dnn_extras.learning_rates import suggestions
+from keras_dnn_extras.learning_rates.plotting import draw_search
 from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
 
 
@@ -129,6 +129,8 @@ class LearningRateSearch(Displayed):
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the learning rates, smoothed and not, and mark the suggestions.
 
+        Where there is no suggestion, the picture says why. Losses that diverge leave it at the top.
+
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
 
@@ -138,18 +140,7 @@ class LearningRateSearch(Displayed):
         Raises:
             ImportError: matplotlib is not installed.
         """
-        ax = axes(ax)
-        ax.plot(self.learning_rates, self.losses, color="C7", linewidth=0.8, alpha=0.6, label="loss")
-        ax.plot(self.learning_rates, self.smoothed_losses, color="C0", label="smoothed")
-        ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
-        marked = {name: rate for name, rate in self.suggestions.items() if rate is not None}
-        for i, (name, rate) in enumerate(marked.items(), start=1):
-            height = np.interp(np.log(rate), np.log(self.learning_rates), self.smoothed_losses)
-            marker = {"zorder": 3, "markersize": 10 if name == "valley" else 6}
-            ax.plot(rate, height, "o", color=f"C{i}", label=f"{name}: {rate:.2g}", **marker)
-        _limit(ax, self.losses, self.smoothed_losses)
-        ax.legend()
-        return ax
+        return draw_search(ax, self)
 
 
 def _rate_text(rate: float | None) -> str:
@@ -163,13 +154,3 @@ def _vector(name: str, values: Any) -> np.ndarray:
     if vector.ndim != 1:
         raise ValueError(f"Expected `{name}` to have one dimension. Received: {name}={values!r}")
     return vector.copy()
-
-
-def _limit(ax: Any, losses: np.ndarray, means: np.ndarray) -> None:
-    """Leave divergence out of the picture, which would make a line of all the rest."""
-    finite = np.flatnonzero(np.isfinite(means))
-    if len(finite):
-        means = means[finite]
-        low, high = losses[: np.argmin(means) + 1].min(), max(means[0], np.median(means))
-        margin = 0.3 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import real_array
 from keras_dnn_extras._display import Displayed, Summary
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._plotting import BLACK, BLUE, VERMILLION, add_title, axes
 from keras_dnn_extras.uncertainty.metrics import Floats
 
 
@@ -42,7 +42,9 @@ class RiskCoverage(Displayed):
         return ", ".join(f"{risk:.3g} at {share:.0%} coverage" for share, risk in at.items())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the risk by coverage.
+        """Draw the risk by coverage, between that of a random order and that of an ideal one.
+
+        The random order knows nothing of the errors, the ideal one knows them all.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
@@ -54,12 +56,18 @@ class RiskCoverage(Displayed):
             ImportError: matplotlib is not installed.
         """
         ax = axes(ax)
-        ax.plot(self.coverage, self.risk, label=f"AURC {self.aurc:.3g}")
+        ax.plot(self.coverage, self.risk, color=BLUE, label=f"AURC {self.aurc:.3g}")
+        random = self.risk[-1]
+        ax.plot([0, 1], [random, random], "--", color=VERMILLION, label=f"random {random:.3g}")
+        if self.ideal_risk is not None:
+            ideal = f"ideal {np.mean(self.ideal_risk):.3g}"
+            ax.plot(self.coverage, self.ideal_risk, ":", color=BLACK, label=ideal)
         ax.set_xlabel("coverage: share of predictions kept, the most certain first")
         ax.set_ylabel("risk: their mean error")
         ax.set_xlim(0, 1)
-        ax.set_ylim(bottom=0)
-        ax.legend()
+        if self.risk.min() >= 0:
+            ax.set_ylim(bottom=0)
+        add_title(ax, "Risk-coverage curve")
         return ax
 
 
