@@ -5,7 +5,7 @@ from typing import Any
 # Told apart with any colour vision.
 # Reference: Okabe & Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/).
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-SKY, ORANGE, BLACK, GREY = "#56B4E9", "#E69F00", "#000000", "#A3A3A3"
+SKY, ORANGE, BLACK, GREY = "#56B4E9", "#E69F00", "#000000", "#707070"
 COLOUR_MAP = "viridis"  # from dark blue over green to yellow, ever lighter, without a grey
 
 _LEGEND_ROW = 16  # points

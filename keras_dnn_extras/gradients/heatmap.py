@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dnn_extras._plotting import BLUE, COLOUR_MAP, GREY, SKY, VERMILLION, add_title, axes
+from keras_dnn_extras._plotting import BLACK, BLUE, COLOUR_MAP, GREY, SKY, VERMILLION, add_title, axes
 from keras_dnn_extras.gradients.findings import Thresholds
 from keras_dnn_extras.gradients.heatmap_cells import Cells
 
@@ -140,7 +140,7 @@ def _draw_marks(ax: Any, cells: Cells, thresholds: Thresholds) -> list:
     """
     marks = {
         f"first above {_short(thresholds.exploding)}": (cells.first_above, "^", VERMILLION),
-        "first not finite": (cells.first_not_finite, "X", GREY),
+        "first not finite": (cells.first_not_finite, "X", BLACK),
     }
     handles = []
     for label, (firsts, marker, colour) in marks.items():
