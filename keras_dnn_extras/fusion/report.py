@@ -29,7 +29,7 @@ class Fusion(Displayed):
     direction: str
 
     def _summary(self) -> Summary:
-        return Summary("Fusion", {self.batch_norm: f"{self.direction} into {self.into}"})
+        return Summary(f"Fusion({self.batch_norm!r}, {self.direction} into {self.into!r})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +45,7 @@ class Kept(Displayed):
     reason: str
 
     def _summary(self) -> Summary:
-        return Summary("Kept", {self.layer: self.reason})
+        return Summary(f"Kept({self.layer!r}, {self.reason!r})")
 
 
 @dataclass(frozen=True, repr=False)

@@ -37,7 +37,7 @@ class Latency(Displayed):
         return f"{_microseconds(self.p50)} in the median, {_microseconds(self.p99)} at the 99th percentile"
 
     def _summary(self) -> Summary:
-        return Summary("Latency", {"of a call": str(self)})
+        return Summary(f"Latency({self})")
 
 
 @dataclass(frozen=True, repr=False)

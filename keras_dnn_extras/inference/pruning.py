@@ -33,8 +33,8 @@ class KernelSparsity(Displayed):
         return self.zeros / self.size if self.size else 0.0
 
     def _summary(self) -> Summary:
-        zeros = f"{self.zeros:,} of {counted(self.size, 'weight')}, {self.share:.1%}"
-        return Summary("KernelSparsity", {"kernel": self.path, "zeros": zeros})
+        zeros = f"{self.zeros:,} zeros in {counted(self.size, 'weight')}, {self.share:.1%}"
+        return Summary(f"KernelSparsity({self.path!r}, {zeros})")
 
 
 @dataclass(frozen=True, repr=False)
