@@ -59,7 +59,7 @@ class Displayed:
 
 
 def table_text(rows: Sequence[Row], header: Row = (), *, width: int = _NO_LIMIT) -> str:
-    """Return a table as text: columns of numbers to the right, the last one wrapped at `width` characters.
+    """Return a table as text: columns of numbers to the right, and the widest ones wrapped.
 
     Args:
         rows: of one length each.
@@ -70,10 +70,9 @@ def table_text(rows: Sequence[Row], header: Row = (), *, width: int = _NO_LIMIT)
         return ""
     table = Table(box=None, show_header=bool(header), pad_edge=False, padding=(0, 2, 0, 0))
     for i, column in enumerate(zip(*rows, strict=True)):
-        last = i == len(rows[0]) - 1
         name = _plain(header[i]) if header else ""
         alignment = "right" if header and all(map(_is_number, column)) else "left"
-        table.add_column(name, justify=alignment, no_wrap=not last, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(name, justify=alignment, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*map(_plain, row))
     return _rendered(table, width)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import keras_dnn_extras as kdx
+from keras_dnn_extras._display import Displayed, Summary
 
 L = keras.layers
 
@@ -161,13 +162,29 @@ def test_no_array_is_printed_whole():
     assert len(str(report(kept=kept)).splitlines()) == 303
 
 
-def test_names_are_escaped_and_no_control_code_gets_through():
-    strange = kdx.Kept("<script>bn</script>\x1b[31m", "[bold]It[/bold] & it.")
-    assert "<script>" not in strange._repr_html_()
-    assert "&lt;script&gt;bn" in strange._repr_html_()
-    assert "[bold]It[/bold] &amp; it." in strange._repr_html_()
-    assert "\x1b" not in repr(report(kept=[strange]))
-    assert "[bold]It[/bold] & it." in repr(strange)  # no markup of the table's
+def test_a_name_that_is_longer_than_a_line_does_not_hide_the_reason():
+    text = repr(report(kept=[kdx.Kept("n" * 150, "It is shared.")]))
+    assert text.count("n") > 150
+    assert "shared." in text
+
+
+@pytest.mark.parametrize("place", ["title", "fact", "row", "header"])
+def test_names_are_escaped_and_no_control_code_gets_through(place):
+    strange = "<script>bn</script>\x1b[31m [bold]It[/bold]"
+    parts = {"title": strange} if place == "title" else {"title": "Result"}
+    parts |= {"facts": {strange: strange}} if place == "fact" else {}
+    parts |= {"rows": [(strange, strange)]} if place == "row" else {}
+    parts |= {"rows": [("1", "2")], "header": (strange, strange)} if place == "header" else {}
+
+    class Result(Displayed):
+        def _summary(self):
+            return Summary(**parts)
+
+    html, text = Result()._repr_html_(), repr(Result())
+    assert "<script>" not in html
+    assert "&lt;script&gt;bn" in html
+    assert "\x1b" not in text
+    assert "<script>bn</script>\\x1b[31m [bold]It[/bold]" in text  # the table takes nothing for markup
 
 
 @pytest.mark.parametrize("setting", [{"COLUMNS": "20"}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}])
