@@ -79,7 +79,7 @@ SHOWN = {
         kdx.risk_coverage([0, 0, 1, 0], [0.1, 0.2, 0.9, 0.3]),
         [r"AURC\s+0\.0625", r"random AURC\s+0\.25", "0 at 50% coverage"],
     ),
-    "Fusion": (report().fused[0], ["bn1", "backward into 'conv'"]),
+    "Fusion": (report().fused[0], [r"^Fusion\(batch_norm='bn1', into='conv', direction='backward'\)$"]),
     "Kept": (report().kept[0], ["bn2", r"It is shared\."]),
     "FusionReport": (report(), ["1 of 2 batch normalizations", "2.5e-07", r"bn2\s+kept\. It is shared\."]),
     "FusionResult": (kdx.FusionResult(model(), report()), ["Sequential 'small' of 1 layer", "2.5e-07"]),
@@ -89,7 +89,10 @@ SHOWN = {
         kdx.CompiledModel("numpy", 1, LATENCY, CANDIDATES, report(), call=lambda x: x),
         [r"engine\s+numpy", "30 us in the median", r"fused\s+1 of 2 batch normalizations"],
     ),
-    "KernelSparsity": (kdx.KernelSparsity("d/kernel", 3, 12), ["d/kernel", "3 zeros in 12 weights, 25.0%"]),
+    "KernelSparsity": (
+        kdx.KernelSparsity("d/kernel", 3, 12),
+        [r"path='d/kernel', zeros=3, size=12, share=0\.25\)$"],
+    ),
     "Sparsity": (
         kdx.Sparsity((kdx.KernelSparsity("d/kernel", 3, 12), kdx.KernelSparsity("e/kernel", 0, 3)), 0.1),
         ["below 0.1", "3 of 15, 20.0%", r"d/kernel\s+3\s+12\s+25\.0%"],

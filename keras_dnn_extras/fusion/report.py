@@ -29,7 +29,8 @@ class Fusion(Displayed):
     direction: str
 
     def _summary(self) -> Summary:
-        return Summary(f"Fusion({self.batch_norm!r}, {self.direction} into {self.into!r})")
+        where = f"into={self.into!r}, direction={self.direction!r}"
+        return Summary(f"Fusion(batch_norm={self.batch_norm!r}, {where})")
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +46,7 @@ class Kept(Displayed):
     reason: str
 
     def _summary(self) -> Summary:
-        return Summary(f"Kept({self.layer!r}, {self.reason!r})")
+        return Summary(f"Kept(layer={self.layer!r}, reason={self.reason!r})")
 
 
 @dataclass(frozen=True, repr=False)

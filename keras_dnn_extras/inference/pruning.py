@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._arguments import check_number, check_positive, counted
+from keras_dnn_extras._arguments import check_number, check_positive
 from keras_dnn_extras._backends import value_on_host
 from keras_dnn_extras._display import Displayed, Summary, table_text
 from keras_dnn_extras._models import check_model, kernel_obstacle, layers_by_path, unique_name
@@ -33,8 +33,8 @@ class KernelSparsity(Displayed):
         return self.zeros / self.size if self.size else 0.0
 
     def _summary(self) -> Summary:
-        zeros = f"{self.zeros:,} zeros in {counted(self.size, 'weight')}, {self.share:.1%}"
-        return Summary(f"KernelSparsity({self.path!r}, {zeros})")
+        zeros = f"zeros={self.zeros}, size={self.size}, share={self.share:.3g}"
+        return Summary(f"KernelSparsity(path={self.path!r}, {zeros})")
 
 
 @dataclass(frozen=True, repr=False)
