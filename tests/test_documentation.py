@@ -1,7 +1,8 @@
 """README and guides: each block of Python runs, each link leads somewhere, each table is of kept results.
 
 The first block of a page is complete. Each later one runs with what the first one has defined, and nothing else, so
-that a reader can paste it after the first. A block whose title is "needs NAME" is skipped where that is missing.
+that a reader can paste it after the first. A block whose title is "needs NAME" is skipped where that is missing, one
+whose title is "on BACKEND" runs there. All others run on PyTorch, which starts fastest.
 """
 
 import contextlib
@@ -31,28 +32,38 @@ def python_blocks(page):
     return [(title, code) for language, title, code in blocks if language == "python"]
 
 
-def skip_without(titles):
-    for title in titles:
-        for name in re.findall(r"needs ([\w-]+)", title):
-            pytest.importorskip(name.replace("-", "_"))
+def skip_unless_it_runs_here(title):
+    for backend in re.findall(r"on (\w+)", title):
+        if backend.lower() != BACKEND:
+            pytest.skip(f"it is for {backend}")
+    for name in re.findall(r"needs ([\w-]+)", title):
+        pytest.importorskip(name.replace("-", "_"))
 
 
 def page_name(page):
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="the guides run on one backend, the one that starts fastest")
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=page_name)
+def has_a_block_for_this_backend(page):
+    return any(f"on {BACKEND}" in title.lower() for title, _ in python_blocks(page))
+
+
+def pages_that_run_here():
+    pages = [page for page in PAGES if python_blocks(page)]
+    return pages if BACKEND == "torch" else list(filter(has_a_block_for_this_backend, pages))
+
+
+@pytest.mark.parametrize("page", pages_that_run_here(), ids=page_name)
 def test_each_block_of_a_page_runs_after_its_first(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (title, first), *later = python_blocks(page)
-    skip_without([title])
+    skip_unless_it_runs_here(title)
     names = {"__name__": "__main__"}
     run(first, names, f"{page_name(page)}, block 1")
     skipped = []
     for number, (title, code) in enumerate(later, start=2):
         try:
-            skip_without([title])
+            skip_unless_it_runs_here(title)
         except pytest.skip.Exception as reason:
             skipped.append(f"block {number}: {reason}")
         else:
@@ -92,12 +103,18 @@ def test_each_link_to_a_file_leads_to_one(page):
 def anchors(page):
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     names = re.findall(r"^::: (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings} | set(names)
+    return {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+    } | set(names)
 
 
 def test_the_reference_has_every_public_name_once():
     pages = (ROOT / "docs" / "reference").glob("*.md")
-    names = [name for page in pages for name in re.findall(r"^::: keras_dnn_extras\.(\w+)$", page.read_text(), re.M)]
+    names = [
+        name
+        for page in pages
+        for name in re.findall(r"^::: keras_dnn_extras\.(\w+)$", page.read_text(), re.M)
+    ]
     assert sorted(names) == sorted(kdx.__all__)
 
 
