@@ -1,6 +1,15 @@
-"""Where plots get their axes from."""
+"""What all pictures have in common: their axes, colours, titles and legends."""
 
 from typing import Any
+
+# Told apart with any colour vision.
+# Reference: Okabe & Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/).
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, ORANGE, BLACK, GREY = "#56B4E9", "#E69F00", "#000000", "#707070"
+COLOUR_MAP = "viridis"  # from dark blue over green to yellow, ever lighter, without a grey
+
+_LEGEND_ROW = 16  # points
+_COLUMNS = 3  # of a legend
 
 
 def axes(ax: Any = None) -> Any:
@@ -25,3 +34,34 @@ def axes(ax: Any = None) -> Any:
             '`pip install "keras-dnn-extras[plot]"`.'
         ) from error
     return pyplot.subplots(layout="constrained")[1]
+
+
+def add_title(ax: Any, title: str, handles: list | None = None, caption: str | None = None) -> None:
+    """Write a title above `ax`, and between them a legend, where it covers nothing that is drawn.
+
+    Args:
+        title: left out where `ax` has a title of the user's.
+        handles: what the legend names; None for all that has a label, an empty list for no legend.
+        caption: a line above the names.
+    """
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    rows = 0
+    if handles:
+        rows = -(-len(handles) // _COLUMNS) + (caption is not None)
+        _add_legend(ax, handles, caption)
+    title = ax.get_title() or title
+    ax.set_title(title, pad=6 + _LEGEND_ROW * rows)
+
+
+def _add_legend(ax: Any, handles: list, caption: str | None) -> None:
+    ax.legend(
+        handles=handles,
+        title=caption,
+        title_fontsize="small",
+        fontsize="small",
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=min(len(handles), _COLUMNS),
+        borderaxespad=0.2,
+        frameon=False,
+    )

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_dnn_extras._display import Displayed, Summary, call_text
 from keras_dnn_extras._keras_internals import (
     callbacks_of_fit,
     check_internals,
@@ -15,11 +16,11 @@ from keras_dnn_extras._models import seen_batches, unscaled
 from keras_dnn_extras._training_step.step import TrainingStep, join_step
 
 
-class StepCallback(keras.callbacks.Callback):
+class StepCallback(Displayed, keras.callbacks.Callback):
     """A callback that takes part in the training step: it joins it, tells it the time, and leaves it.
 
-    Subclasses of this package override `_set_up` and `_join_step`, and `_update_logs` where they have
-    something to log. None of these is meant for users.
+    Subclasses of this package override `_set_up` and `_join_step`, `_update_logs` where they have
+    something to log, and `_facts`. None of these is meant for users.
     """
 
     _step: TrainingStep  # of the last fit
@@ -37,6 +38,13 @@ class StepCallback(keras.callbacks.Callback):
 
     def _update_logs(self, epoch: int, logs: dict) -> None:
         """Write what the epoch has brought into `logs`."""
+
+    def _facts(self) -> dict[str, str]:
+        """Return what there is to say about the last fit."""
+        return {}
+
+    def _summary(self) -> Summary:
+        return Summary(call_text(self), self._facts())
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy takes part in no fit: it has the records, and not the model.

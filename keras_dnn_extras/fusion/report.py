@@ -7,14 +7,15 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._display import Displayed, Summary, table_text
 from keras_dnn_extras._graphs import Usage
 from keras_dnn_extras._models import layers_by_path
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.verification import Comparison
 
 
-@dataclass(frozen=True)
-class Fusion:
+@dataclass(frozen=True, repr=False)
+class Fusion(Displayed):
     """A batch normalization that was folded into another layer.
 
     Attributes:
@@ -27,9 +28,13 @@ class Fusion:
     into: str
     direction: str
 
+    def _summary(self) -> Summary:
+        where = f"into={self.into!r}, direction={self.direction!r}"
+        return Summary(f"Fusion(batch_norm={self.batch_norm!r}, {where})")
 
-@dataclass(frozen=True)
-class Kept:
+
+@dataclass(frozen=True, repr=False)
+class Kept(Displayed):
     """A batch normalization that stayed.
 
     Attributes:
@@ -40,9 +45,12 @@ class Kept:
     layer: str
     reason: str
 
+    def _summary(self) -> Summary:
+        return Summary(f"Kept(layer={self.layer!r}, reason={self.reason!r})")
 
-@dataclass(frozen=True)
-class FusionReport:
+
+@dataclass(frozen=True, repr=False)
+class FusionReport(Displayed):
     """What `fuse_batch_norm` did: `str(report)` is a table.
 
     Attributes:
@@ -65,25 +73,15 @@ class FusionReport:
     remarks: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        rows = [(fusion.batch_norm, f"{fusion.direction} into {fusion.into}") for fusion in self.fused]
-        rows += [(kept.layer, f"kept. {kept.reason}") for kept in self.kept]
-        rows += [(name, "removed") for name in self.removed]
-        blind = "unverified: an error of its fold would not have been noticed"
-        rows += [(name, blind) for name in self.unverified]
-        width = max((len(name) for name, _ in rows), default=0)
-        lines = [f"{name:<{width}}  {what}" for name, what in rows]
-        total = len(self.fused) + len(self.kept)
-        error = self.max_relative_error
-        largest = "not known" if np.isnan(error) else f"{error:.1e}"
-        lines.append(
-            f"{len(self.fused)} of {total} batch normalizations folded, "
-            f"{counted(len(self.removed), 'other layer')} removed, largest relative error {largest}"
-        )
-        return "\n".join([*lines, *self.remarks])
+        table = table_text([*_fused_rows(self), *_other_rows(self)])
+        return "\n".join(filter(None, [table, _totals(self), *self.remarks]))
+
+    def _summary(self) -> Summary:
+        return _summary_of(self, "FusionReport", {})
 
 
-@dataclass(frozen=True)
-class FusionResult:
+@dataclass(frozen=True, repr=False)
+class FusionResult(Displayed):
     """What `fuse_batch_norm` returns.
 
     Attributes:
@@ -93,6 +91,44 @@ class FusionResult:
 
     model: keras.Model
     report: FusionReport
+
+    def _summary(self) -> Summary:
+        kind = f"{type(self.model).__name__} {self.model.name!r}"
+        model = f"{kind} of {counted(len(self.model.layers), 'layer')}"
+        return _summary_of(self.report, "FusionResult", {"model": model})
+
+
+# -- showing --------------------------------------------------------------------------------------------
+
+
+def _summary_of(report: FusionReport, title: str, facts: dict[str, str]) -> Summary:
+    facts = {**facts, "result": _totals(report)}
+    if report.remarks:
+        facts["remarks"] = "\n".join(report.remarks)
+    # What was not folded comes first: of a long table the end is left out.
+    rows = [*_other_rows(report), *_fused_rows(report)]
+    return Summary(title, facts, rows, hint="print(report) shows all")
+
+
+def _fused_rows(report: FusionReport) -> list[tuple[str, str]]:
+    return [(fusion.batch_norm, f"{fusion.direction} into {fusion.into}") for fusion in report.fused]
+
+
+def _other_rows(report: FusionReport) -> list[tuple[str, str]]:
+    rows = [(kept.layer, f"kept. {kept.reason}") for kept in report.kept]
+    rows += [(name, "removed") for name in report.removed]
+    blind = "unverified: an error of its fold would not have been noticed"
+    return rows + [(name, blind) for name in report.unverified]
+
+
+def _totals(report: FusionReport) -> str:
+    total = len(report.fused) + len(report.kept)
+    error = report.max_relative_error
+    largest = "not known" if np.isnan(error) else f"{error:.1e}"
+    return (
+        f"{len(report.fused)} of {total} batch normalizations folded, "
+        f"{counted(len(report.removed), 'other layer')} removed, largest relative error {largest}"
+    )
 
 
 # -- reporting ------------------------------------------------------------------------------------------

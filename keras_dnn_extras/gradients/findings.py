@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._display import Displayed, Summary
 from keras_dnn_extras.gradients.anomalies import Anomaly
 
 _NAMED = 10  # layers in a message
@@ -26,8 +27,8 @@ _ZERO = (
 )
 
 
-@dataclass(frozen=True)
-class GradientFinding:
+@dataclass(frozen=True, repr=False)
+class GradientFinding(Displayed):
     """What is wrong with some gradients. As a string, its `message`.
 
     Attributes:
@@ -47,6 +48,10 @@ class GradientFinding:
 
     def __str__(self) -> str:
         return self.message
+
+    def _summary(self) -> Summary:
+        where = {"update": str(self.update), "epoch": str(self.epoch), "layers": ", ".join(self.layers)}
+        return Summary(f"{self.kind.capitalize()} gradients", where | {"message": self.message})
 
 
 @dataclass(frozen=True)

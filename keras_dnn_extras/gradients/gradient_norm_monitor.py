@@ -1,6 +1,7 @@
 """Gradient norms of the training step itself, and what they tell of vanishing and exploding gradients."""
 
 import math
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,9 @@ from keras_dnn_extras._arguments import (
     check_number,
     check_verbose,
     config_of,
+    counted,
 )
+from keras_dnn_extras._display import Summary
 from keras_dnn_extras._models import innermost_optimizer
 from keras_dnn_extras._training_step import GradientProbe, StepCallback, TrainingStep
 from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
@@ -125,6 +128,25 @@ class GradientNormMonitor(StepCallback):
     def from_config(cls, config: dict[str, Any]) -> "GradientNormMonitor":
         return cls(**config)
 
+    def _facts(self) -> dict[str, str]:
+        if not self.history.get("gradient_norm"):
+            return {}
+        norms, clipped = (np.array(self.history[f"{of}gradient_norm"]) for of in ("", "clipped_"))
+        finite = norms[np.isfinite(norms)]
+        changed = (norms != clipped) & ~np.isnan(norms)
+        return {
+            "last fit": counted(len(norms), "update"),
+            "gradient norm": _mean_and_most(finite),
+            "not finite": f"{1 - len(finite) / len(norms):.0%} of the updates",
+            "clipped": f"{changed.mean():.0%} of the updates",
+            "findings": str(len(self.findings) or "none"),
+        }
+
+    def _summary(self) -> Summary:
+        rows = [(found.kind, str(found.update), ", ".join(found.layers)) for found in self.findings]
+        header = ("finding", "update", "layers")
+        return replace(super()._summary(), rows=rows, header=header, hint="`findings` has all")
+
     # -- in `fit` -----------------------------------------------------------------------------------
 
     def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -195,30 +217,45 @@ class GradientNormMonitor(StepCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Any = None, *, layers: str = "kernels") -> Any:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
-        Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
-        it. The first layer is at the top. Gradients that are not finite are red, those of exactly 0 black,
-        and what was not measured is white, as of a layer while it is frozen. Of very many updates,
+        The first layer is at the top. The scale goes from `vanishing_threshold` to `exploding_threshold`,
+        whatever the norms are, so that pictures of several fits can be compared. Norms below it are light
+        blue, those above it red. Grey is not finite, white was not measured, as a layer while it is frozen.
+        The first update of a layer that explodes or is not finite has a mark. Of very many updates,
         neighbours share a cell, which is their median. Updates count as in `history`.
+
+        Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
+        it.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
+            layers: `"kernels"`: those that have a kernel, a weight of two axes or more, as dense layers,
+                convolutions and embeddings. Normalization is left out: its few weights have norms of
+                another size. The norm is that of the whole layer, with its bias, as in `history`, and what
+                the thresholds are for. `"all"`: every layer with trainable weights.
 
         Returns:
             The `Axes`.
 
         Raises:
-            ValueError: there was no update yet.
+            ValueError: there was no update yet, or `layers` is something else.
             ImportError: matplotlib is not installed.
         """
+        check_choice("layers", layers, ("kernels", "all"))
         if not self.history.get("gradient_norm"):
             raise ValueError(
                 "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "
                 f"Received: history={self.history}"
             )
-        return draw_history(ax, self.history, self._collector.measured)
+        thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
+        kernels = self._collector.layers_with_kernels if layers == "kernels" else set()
+        return draw_history(ax, self.history, self._collector.measured, thresholds, kernels or None)
+
+
+def _mean_and_most(norms: np.ndarray) -> str:
+    return f"{norms.mean():.3g} on average, {norms.max():.3g} at most" if len(norms) else "never finite"
 
 
 def _check_arguments(monitor: GradientNormMonitor) -> None:

@@ -18,12 +18,14 @@ class NormCollector:
 
     Attributes:
         history: dict of lists with one float per update, by their names.
+        layers_with_kernels: those of `layers` that have a weight of two axes or more.
     """
 
     def __init__(self, *, per_layer: bool, ratios: bool):
         wanted = {"gradient_norm": per_layer, "update_ratio": ratios}
         self.history: dict[str, list[float]] = {"gradient_norm": [], "clipped_gradient_norm": []}
         self._kinds = [kind for kind in wanted if wanted[kind]]
+        self.layers_with_kernels: set[str] = set()
         self._columns = LayerColumns([])
         self._series: list[str] = []  # of layers, by their names in `history`
         self._measured: dict[str, bytearray] = {}  # of each layer, whether each update measured it
@@ -64,6 +66,8 @@ class NormCollector:
         owner = owners(model)
         if not self.layers:
             trained = {owner[id(weight)] for weight in of_fit}
+            kernels = [weight for weight in of_fit if len(weight.shape) > 1]
+            self.layers_with_kernels = {owner[id(weight)] for weight in kernels}
             self._name_layers([path for path in layers_by_path(model) if path in trained])
         self._columns.assign(variables, owner)
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from keras_dnn_extras._arguments import check_choice
+from keras_dnn_extras._display import Displayed, Summary, table_text
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, repr=False)
+class Recipe(Displayed):
     """What `dnn` builds by one of its recipes: `str(recipe)` is a table.
 
     Attributes:
@@ -48,7 +49,14 @@ class Recipe:
     note: str = "Stop early where the validation loss rises."
 
     def __str__(self) -> str:
-        rows = {
+        lines = table_text(list(self._choices().items())).splitlines()
+        return "\n".join([self.name, *(f"  {line}" for line in lines)])
+
+    def _summary(self) -> Summary:
+        return Summary(f"Recipe {self.name!r}", self._choices())
+
+    def _choices(self) -> dict[str, str]:
+        return {
             "kernel initializer": self.kernel_initializer,
             "activation": self.activation,
             "normalization": self._normalization(),
@@ -58,8 +66,6 @@ class Recipe:
             "learning rate": f"{self.learning_rate}, or 1cycle up to {self.max_learning_rate}",
             "note": self.note,
         }
-        width = max(map(len, rows))
-        return "\n".join([self.name, *(f"  {name:<{width}}  {text}" for name, text in rows.items())])
 
     def _normalization(self) -> str:
         if self.batch_norm_from is None:

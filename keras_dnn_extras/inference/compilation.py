@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._arguments import check_choice, check_positive
+from keras_dnn_extras._arguments import check_choice, check_positive, counted
+from keras_dnn_extras._display import Displayed, Summary
 from keras_dnn_extras._graphs import Graph, checked_inputs
 from keras_dnn_extras._keras_internals import flat_layers, functional_of
 from keras_dnn_extras._models import batches, check_model
@@ -20,8 +21,8 @@ from keras_dnn_extras.inference.verification import DrawsError, Truth
 from keras_dnn_extras.uncertainty import active_layers, drawing_layers, to_deterministic
 
 
-@dataclass(frozen=True, eq=False)
-class CompiledModel:
+@dataclass(frozen=True, eq=False, repr=False)
+class CompiledModel(Displayed):
     """What `compile_for_inference` returns: a function of NumPy arrays.
 
     It takes arrays in the structure of the model's inputs, of exactly `batch_size` rows and the model's
@@ -48,6 +49,16 @@ class CompiledModel:
 
     def __call__(self, x: Any) -> Any:
         return self._call(x)  # type: ignore[attr-defined]
+
+    def _summary(self) -> Summary:
+        facts = {
+            "engine": self.engine,
+            "batch size": "any" if self.batch_size is None else str(self.batch_size),
+            "latency of a call": str(self.latency),
+            "engines tried": str(self.candidates),
+            "fused": "no: compiled as it is" if self.report is None else _folded(self.report),
+        }
+        return Summary("CompiledModel", facts)
 
 
 def compile_for_inference(
@@ -119,6 +130,11 @@ def compile_for_inference(
     fused, report = _fused(model, inputs)
     name, call, latency, candidates = Bench(fused, signature, truth).chosen(engine)
     return CompiledModel(name, rows, latency, candidates, report, call)
+
+
+def _folded(report: FusionReport) -> str:
+    total = len(report.fused) + len(report.kept)
+    return f"{len(report.fused)} of {counted(total, 'batch normalization')}"
 
 
 def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:

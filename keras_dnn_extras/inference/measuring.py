@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_dnn_extras._display import Displayed, Summary, table_text
 from keras_dnn_extras.inference import engines
 from keras_dnn_extras.inference.signatures import EngineError, Run, Signature, caller, first_line
 from keras_dnn_extras.inference.verification import Truth
@@ -20,8 +21,8 @@ MEASURED = 0.5  # seconds of calls of the engine that was chosen
 CALLS = (30, 2000)  # the least and the most of them
 
 
-@dataclass(frozen=True)
-class Latency:
+@dataclass(frozen=True, repr=False)
+class Latency(Displayed):
     """How long calls take, in seconds.
 
     Attributes:
@@ -32,9 +33,15 @@ class Latency:
     p50: float
     p99: float
 
+    def __str__(self) -> str:
+        return f"{_microseconds(self.p50)} in the median, {_microseconds(self.p99)} at the 99th percentile"
 
-@dataclass(frozen=True)
-class Candidates:
+    def _summary(self) -> Summary:
+        return Summary(f"Latency({self})")
+
+
+@dataclass(frozen=True, repr=False)
+class Candidates(Displayed):
     """Which engines there were: `str(candidates)` is a table.
 
     Attributes:
@@ -47,11 +54,14 @@ class Candidates:
     left_out: dict[str, str]
 
     def __str__(self) -> str:
+        return table_text(self._rows())
+
+    def _rows(self) -> list[tuple[str, str]]:
         fastest = sorted(self.measured.items(), key=lambda item: item[1])
-        rows = [(name, f"{1e6 * seconds:.0f} us") for name, seconds in fastest]
-        rows += self.left_out.items()
-        width = max((len(name) for name, _ in rows), default=0)
-        return "\n".join(f"{name:<{width}}  {what}" for name, what in rows)
+        return [*((name, _microseconds(seconds)) for name, seconds in fastest), *self.left_out.items()]
+
+    def _summary(self) -> Summary:
+        return Summary("Candidates", rows=self._rows())
 
 
 class Bench:
@@ -104,6 +114,10 @@ class Bench:
         remedy = f"Pass one that can: {', '.join(map(repr, others))}." if others else "No other can either."
         reason = left_out[engine].removeprefix("left out: ")
         return f"The engine {engine!r} cannot run the model: {reason}. {remedy} Received: engine={engine!r}"
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f} us"
 
 
 def _warm_up(call: Callable, example: Any) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 
 from keras_dnn_extras._arguments import check_number, check_positive
 from keras_dnn_extras._backends import value_on_host
+from keras_dnn_extras._display import Displayed, Summary, table_text
 from keras_dnn_extras._models import check_model, kernel_obstacle, layers_by_path, unique_name
 
 
-@dataclass(frozen=True)
-class KernelSparsity:
+@dataclass(frozen=True, repr=False)
+class KernelSparsity(Displayed):
     """The zeros of one kernel.
 
     Attributes:
@@ -31,9 +32,13 @@ class KernelSparsity:
         """The share of zeros, 0 for a kernel without weights."""
         return self.zeros / self.size if self.size else 0.0
 
+    def _summary(self) -> Summary:
+        zeros = f"zeros={self.zeros}, size={self.size}, share={self.share:.3g}"
+        return Summary(f"KernelSparsity(path={self.path!r}, {zeros})")
 
-@dataclass(frozen=True)
-class Sparsity:
+
+@dataclass(frozen=True, repr=False)
+class Sparsity(Displayed):
     """What `sparsity` returns: `str(sparsity)` is a table.
 
     Attributes:
@@ -60,15 +65,18 @@ class Sparsity:
         return self.zeros / self.size if self.size else 0.0
 
     def __str__(self) -> str:
-        counted = f"below {self.threshold:g}" if self.threshold else "zero"
-        rows = [("kernel", counted, "weights", "share")]
-        rows += [_row(each.path, each) for each in self.kernels]
-        rows.append(_row("all", self))
-        first, *rest = (max(map(len, column)) for column in zip(*rows, strict=True))
-        return "\n".join(
-            "  ".join([name.ljust(first), *(cell.rjust(w) for cell, w in zip(cells, rest, strict=True))])
-            for name, *cells in rows
-        )
+        return table_text([*self._rows(), _row("all", self)], self._header())
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        return [_row(each.path, each) for each in self.kernels]
+
+    def _header(self) -> tuple[str, str, str, str]:
+        return "kernel", f"below {self.threshold:g}" if self.threshold else "zero", "weights", "share"
+
+    def _summary(self) -> Summary:
+        kind = f"weights below {self.threshold:g}" if self.threshold else "weights that are zero"
+        facts = {kind: f"{self.zeros:,} of {self.size:,}, {self.share:.1%}"}
+        return Summary("Sparsity", facts, self._rows(), self._header(), "print(sparsity) shows all")
 
 
 def sparsity(model: keras.Model, threshold: float = 0.0) -> Sparsity:

@@ -111,6 +111,9 @@ class ExponentialLR(LearningRateCallback):
         names = ("factor", "decay_rate", "decay_steps", "decay_epochs", "initial_learning_rate")
         return {**super().get_config(), **config_of(self, *names, "staircase")}
 
+    def _has_steps(self) -> bool:
+        return self.staircase
+
     def _instead_of_length(self) -> str | None:
         return None if self.decay_epochs is None else "`decay_steps`"
 
@@ -278,6 +281,9 @@ class PiecewiseConstantLR(LearningRateCallback):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **config_of(self, "boundaries", "values", "unit")}
+
+    def _has_steps(self) -> bool:
+        return True
 
     def _instead_of_length(self) -> str | None:
         within = self.unit == "epoch" and any(boundary % 1 for boundary in self.boundaries)

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._arguments import check_positive, check_verbose, config_of
+from keras_dnn_extras._arguments import check_positive, check_verbose, config_of, counted
+from keras_dnn_extras._display import values_range
 from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras._training_step import ScheduledHyperparameters, StepCallback, Timeline, TrainingStep
@@ -64,6 +65,10 @@ class LearningRateCallback(StepCallback):
         """Return the hyperparameters of `optimizer` that follow the curve `"momentum"`."""
         return []
 
+    def _has_steps(self) -> bool:
+        """Return whether the learning rate changes in some updates alone."""
+        return False
+
     def _instead_of_length(self) -> str | None:
         """Return what to pass in place of the length of an epoch, or None where that is not needed."""
         return None
@@ -74,6 +79,13 @@ class LearningRateCallback(StepCallback):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateCallback":
         return cls(**config)
+
+    def _facts(self) -> dict[str, str]:
+        series = {name.replace("_", " "): values for name, values in self.history.items() if values}
+        if not series:
+            return {}
+        updates = counted(len(self.history["learning_rate"]), "update")
+        return {"last fit": updates} | {name: values_range(values) for name, values in series.items()}
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -186,7 +198,8 @@ class LearningRateCallback(StepCallback):
             updates, values = self._values_to_come(epochs, steps_per_epoch)
         else:
             updates = np.arange(len(values["learning_rate"]))
-        return draw_schedule(ax, updates, values, self._scale)
+        title = f"Learning rate by {type(self).__name__}"
+        return draw_schedule(ax, updates, values, self._scale, title=title, steps=self._has_steps())
 
     def _values_to_come(
         self, epochs: int | None, steps_per_epoch: int | None

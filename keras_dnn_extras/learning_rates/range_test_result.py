@@ -10,14 +10,15 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._display import Displayed, Summary, values_range
 from keras_dnn_extras.learning_rates import suggestions
+from keras_dnn_extras.learning_rates.plotting import draw_search
 from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-@dataclass(frozen=True, eq=False)
-class LearningRateSearch:
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningRateSearch(Displayed):
     """What a learning-rate range test has found: rates, losses, and which rate to take.
 
     `find_learning_rate` returns one. It can be made from any rates and losses, such as those that the
@@ -109,6 +110,15 @@ class LearningRateSearch:
             "loss scaling skipped all updates."
         )
 
+    def _summary(self) -> Summary:
+        facts = {"suggestion": _rate_text(self.suggestion), "reason": self.reason}
+        if self.suggestion is not None:
+            others = [f"{name} {_rate_text(r)}" for name, r in self.suggestions.items() if name != "valley"]
+            facts["other rates"] = ", ".join(others)
+        count = len(self.learning_rates)
+        rates = f", from {values_range(self.learning_rates)}" if count else ""
+        return Summary("LearningRateSearch", facts | {"tried": counted(count, "learning rate") + rates})
+
     def get_config(self) -> dict[str, Any]:
         return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")
 
@@ -119,6 +129,8 @@ class LearningRateSearch:
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the learning rates, smoothed and not, and mark the suggestions.
 
+        Where there is no suggestion, the picture says why. Losses that diverge leave it at the top.
+
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
 
@@ -128,18 +140,11 @@ class LearningRateSearch:
         Raises:
             ImportError: matplotlib is not installed.
         """
-        ax = axes(ax)
-        ax.plot(self.learning_rates, self.losses, color="C7", linewidth=0.8, alpha=0.6, label="loss")
-        ax.plot(self.learning_rates, self.smoothed_losses, color="C0", label="smoothed")
-        ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
-        marked = {name: rate for name, rate in self.suggestions.items() if rate is not None}
-        for i, (name, rate) in enumerate(marked.items(), start=1):
-            height = np.interp(np.log(rate), np.log(self.learning_rates), self.smoothed_losses)
-            marker = {"zorder": 3, "markersize": 10 if name == "valley" else 6}
-            ax.plot(rate, height, "o", color=f"C{i}", label=f"{name}: {rate:.2g}", **marker)
-        _limit(ax, self.losses, self.smoothed_losses)
-        ax.legend()
-        return ax
+        return draw_search(ax, self)
+
+
+def _rate_text(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate:.2g}"
 
 
 def _vector(name: str, values: Any) -> np.ndarray:
@@ -149,13 +154,3 @@ def _vector(name: str, values: Any) -> np.ndarray:
     if vector.ndim != 1:
         raise ValueError(f"Expected `{name}` to have one dimension. Received: {name}={values!r}")
     return vector.copy()
-
-
-def _limit(ax: Any, losses: np.ndarray, means: np.ndarray) -> None:
-    """Leave divergence out of the picture, which would make a line of all the rest."""
-    finite = np.flatnonzero(np.isfinite(means))
-    if len(finite):
-        means = means[finite]
-        low, high = losses[: np.argmin(means) + 1].min(), max(means[0], np.median(means))
-        margin = 0.3 * (high - low) or 1.0
-        ax.set_ylim(low - margin, high + margin)

@@ -17,12 +17,13 @@ from keras_dnn_extras._arguments import (
     check_rate,
     config_of,
 )
+from keras_dnn_extras._display import Displayed, Summary, call_text
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+class OneCycle(Displayed, keras.optimizers.schedules.LearningRateSchedule):
     """The 1cycle learning-rate schedule: a long rise, as long a fall, and a short last descent.
 
     With `low = max_learning_rate / div_factor` and `final = low / final_div_factor` the rate goes
@@ -139,9 +140,13 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
             "name",
         )
 
+    def _summary(self) -> Summary:
+        peak = max(round(self.warmup_fraction * self.total_steps) - 1, 0)
+        return _summary_of(self, [0, peak, self.total_steps - 1])
+
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
+class PowerDecay(Displayed, keras.optimizers.schedules.LearningRateSchedule):
     """Power scheduling: the rate falls fast at first, then ever more slowly.
 
     The rate of update `i` is `initial_learning_rate / (1 + i / decay_steps) ** power`. With `power=1` it
@@ -204,9 +209,12 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         return config_of(self, "initial_learning_rate", "decay_steps", "power", "name")
 
+    def _summary(self) -> Summary:
+        return _summary_of(self, [0, round(self.decay_steps), 10 * round(self.decay_steps)])
+
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+class Warmup(Displayed, keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up, and then any schedule from its own beginning.
 
     With `begin` the value that `schedule` starts with, the rate of update `i < warmup_steps` is
@@ -287,3 +295,12 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config: dict[str, Any]) -> "Warmup":
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(**{**config, "schedule": schedule})
+
+    def _summary(self) -> Summary:
+        return Summary(call_text(self))
+
+
+def _summary_of(schedule: OneCycle | PowerDecay, updates: list[int]) -> Summary:
+    rates = {update: float(schedule.curve(np.float64(update))) for update in updates}
+    told = ", ".join(f"{rate:.3g} in update {update}" for update, rate in rates.items())
+    return Summary(call_text(schedule), {"learning rate": told})

@@ -6,8 +6,9 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._arguments import PACKAGE, check_bool, check_verbose, config_of
+from keras_dnn_extras._arguments import PACKAGE, check_bool, check_verbose, config_of, counted
 from keras_dnn_extras._backends import strategy_scope
+from keras_dnn_extras._display import brief
 from keras_dnn_extras._keras_internals import callbacks_of_fit, trainable_at_compile
 from keras_dnn_extras._models import (
     check_rebuildable,
@@ -105,6 +106,12 @@ class GradualUnfreezing(StepCallback):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradualUnfreezing":
         return cls(**{**config, "plan": plan_from_config(config["plan"])})
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            f"from epoch {epoch} on": f"{counted(len(layers), 'layer')}: {brief(layers)}"
+            for epoch, layers in self.unfrozen.items()
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {

@@ -21,8 +21,10 @@ from keras_dnn_extras._arguments import (
     counted,
 )
 from keras_dnn_extras._backends import memory_of_machine
+from keras_dnn_extras._display import Displayed, Summary
 from keras_dnn_extras._models import are_arrays, batches, check_model, number_of_batches, with_first
 from keras_dnn_extras.uncertainty.mc_batches import Noise, SampledBatch
+from keras_dnn_extras.uncertainty.mc_summary import summary_of
 from keras_dnn_extras.uncertainty.mc_tally import Tally
 from keras_dnn_extras.uncertainty.metrics import both_classes, predictive_entropy
 from keras_dnn_extras.uncertainty.raw_inputs import preprocessed, preprocessor_of, with_arrays_of_strings
@@ -31,8 +33,8 @@ from keras_dnn_extras.uncertainty.sampler_cache import samplers_of
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
 
 
-@dataclass(frozen=True)
-class MCPrediction:
+@dataclass(frozen=True, repr=False)
+class MCPrediction(Displayed):
     """What the samples of `mc_predict` say. Each field has the structure of the model's outputs.
 
     Attributes:
@@ -52,6 +54,9 @@ class MCPrediction:
     expected_entropy: Any
     variation_ratio: Any
     samples: Any = None
+
+    def _summary(self) -> Summary:
+        return summary_of(self)
 
     @property
     def std(self) -> Any:

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from keras_dnn_extras._arguments import check_positive, real_array
+from keras_dnn_extras._display import Displayed, Summary, mean_and_range
 
 Floats = NDArray[np.float64]
 
 _TOLERANCE = 1e-2  # of a sum of probabilities: 1000 of them in float16 are off by less
 
 
-@dataclass(frozen=True)
-class Entropies:
+@dataclass(frozen=True, repr=False)
+class Entropies(Displayed):
     """What `entropy_decomposition` returns, each of shape `(n,)`, in nats.
 
     Attributes:
@@ -31,6 +32,12 @@ class Entropies:
     total: Floats
     aleatoric: Floats
     epistemic: Floats
+
+    def _summary(self) -> Summary:
+        parts = {"total": self.total, "aleatoric": self.aleatoric, "epistemic": self.epistemic}
+        rows = [(name, *mean_and_range(values)) for name, values in parts.items()]
+        facts = {"shape": str(np.shape(self.total)), "unit": "nats"}
+        return Summary("Entropies", facts, rows, ("part", "mean", "least", "most"))
 
 
 def entropy_decomposition(probabilities: ArrayLike) -> Entropies:

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import check_number, real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._plotting import BLACK, BLUE, SKY, VERMILLION, add_title, axes
 from keras_dnn_extras.uncertainty.metrics import expected_calibration_error, reliability
 
 _MOST_BINS = 10_000  # each is a patch of its own in the picture
+_BARS = 0.25  # of the height, for how many predictions each bin has
+_CAPTION = "Bands: how uncertain the curve is. The noise of a next point comes on top."
 
 
 def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Any = None) -> Any:
@@ -52,18 +54,21 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
     check_number("bins", bins, f"from 1 to {_MOST_BINS}", lambda value: 0 < value <= _MOST_BINS, Integral)
     ax = axes(ax)
     edges = np.histogram_bin_edges(scores, bins)
-    for name, own, colour in (("right", right, "C0"), ("wrong", ~right, "C1")):
-        if own.any():
-            label = f"{name} ({own.sum()})"
-            ax.hist(scores[own], edges, density=True, alpha=0.6, color=colour, label=label)
+    for name, rows, colour in (("right", right, BLUE), ("wrong", ~right, VERMILLION)):
+        if rows.any():
+            label = f"{name} ({rows.sum()})"
+            ax.hist(scores[rows], edges, density=True, alpha=0.6, color=colour, label=label)
     ax.set_xlabel("uncertainty")
-    ax.set_ylabel("density")
-    ax.legend()
+    ax.set_ylabel("density (each of area 1)")
+    add_title(ax, "Uncertainty of right and wrong predictions")
     return ax
 
 
 def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, ax: Any = None) -> Any:
-    """Draw accuracy by confidence. Points below the diagonal are of too high confidence.
+    """Draw accuracy by confidence, and how many predictions each point stands for.
+
+    Points below the diagonal are of too high confidence. Those of few predictions are far from it by
+    chance alone.
 
     Args:
         y_true: int array of shape `(n,)`, labels from 0.
@@ -72,7 +77,7 @@ def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int =
         ax: matplotlib `Axes` to draw on, or None for those of a new figure.
 
     Returns:
-        The `Axes`. The area of a point is the share of predictions in its bin.
+        The `Axes` of the accuracy. The bars, on an axis of their own, count the predictions.
 
     Raises:
         ValueError: shapes do not fit, labels are out of range, or the probabilities are none.
@@ -92,23 +97,48 @@ def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int =
     error = expected_calibration_error(y_true, probabilities, bins)
     ax = axes(ax)
     label = f"expected calibration error {error:.3g}"
-    ax.plot(confidence, accuracy, color="C0", label=label)
-    ax.scatter(confidence, accuracy, 400 * count / count.sum(), color="C0")
-    ax.plot([0, 1], [0, 1], color="grey", linestyle="--", label="calibrated")
-    ax.set_xlabel("confidence")
-    ax.set_ylabel("accuracy")
-    ax.legend()
+    lines = ax.plot(confidence, accuracy, "o-", color=BLUE, label=label)
+    lines += ax.plot([0, 1], [0, 1], color=BLACK, linestyle="--", label="calibrated")
+    bars = _draw_counts(ax, confidence, count, bins)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    add_title(ax, "Reliability diagram", [*lines, bars])
     return ax
 
 
-def plot_band(x: ArrayLike, mean: ArrayLike, std: ArrayLike, *, data: Any = None, ax: Any = None) -> Any:
+def _draw_counts(ax: Any, confidence: np.ndarray, count: np.ndarray, bins: int) -> Any:
+    """Draw a bar for each bin, behind the lines, and return the bars."""
+    right, bins = ax.twinx(), min(int(bins), 2**53)
+    edges = np.floor(confidence * bins).clip(max=bins - 1) / bins
+    style = {"align": "edge", "color": SKY, "alpha": 0.5, "label": "predictions"}
+    bars = right.bar(edges, count, 1 / bins, **style)
+    right.set_ylabel("predictions")
+    right.set_ylim(0, count.max() / _BARS)
+    right.set_yticks([0, count.max()])
+    ax.set_zorder(right.get_zorder() + 1)
+    ax.patch.set_visible(False)  # or it would hide the bars
+    return bars
+
+
+def plot_band(
+    x: ArrayLike,
+    mean: ArrayLike,
+    std: ArrayLike,
+    *,
+    data: Any = None,
+    caption: str | None = _CAPTION,
+    ax: Any = None,
+) -> Any:
     """Draw a regression with bands of one and two standard deviations.
+
+    With `std` of `mc_predict` the bands tell how uncertain the curve is, and not where the next point will
+    be: the noise of the data comes on top of it.
 
     Args:
         x: array of shape `(n,)` or `(n, 1)`, in any order.
         mean: array of as many.
         std: array of as many.
         data: tuple of arrays `(x, y)`, points to draw with it, or None.
+        caption: str or None, what the bands are. Pass your own where `std` is another one.
         ax: matplotlib `Axes` to draw on, or None for those of a new figure.
 
     Returns:
@@ -139,11 +169,11 @@ def plot_band(x: ArrayLike, mean: ArrayLike, std: ArrayLike, *, data: Any = None
     ax = axes(ax)
     for times, alpha in ((2, 0.2), (1, 0.3)):
         band = (middle - times * width, middle + times * width)
-        ax.fill_between(
-            places, *band, color="C0", alpha=alpha, linewidth=0, label=f"{times} standard deviations"
-        )
-    ax.plot(places, middle, color="C0", label="mean")
+        label = f"{times} standard deviation{'s' if times > 1 else ''}"
+        ax.fill_between(places, *band, color=BLUE, alpha=alpha, linewidth=0, label=label)
+    ax.plot(places, middle, color=BLUE, label="mean")
     if data is not None:
-        ax.scatter(*(np.asarray(values).reshape(-1) for values in data), 8, color="black", label="data")
-    ax.legend()
+        ax.scatter(*(np.asarray(values).reshape(-1) for values in data), 8, color=BLACK, label="data")
+    ax.set(xlabel="x", ylabel="y")
+    add_title(ax, "Regression with its uncertainty", caption=caption)
     return ax

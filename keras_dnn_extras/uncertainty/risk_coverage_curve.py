@@ -1,32 +1,50 @@
 """Risk-coverage curves: the error of a model that may abstain."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._display import Displayed, Summary
+from keras_dnn_extras._plotting import BLACK, BLUE, VERMILLION, add_title, axes
 from keras_dnn_extras.uncertainty.metrics import Floats
 
 
-@dataclass(frozen=True)
-class RiskCoverage:
+@dataclass(frozen=True, repr=False)
+class RiskCoverage(Displayed):
     """What `risk_coverage` returns: the mean error among the most certain predictions.
 
     Attributes:
         coverage: the share of predictions that are kept, `1 / n` to 1.
         risk: the mean error of those.
         aurc: the area under the curve, the mean of the risks. Lower is better.
+        ideal_risk: the risk of an order that knows the errors, the smallest first, or None where it was not
+            computed. Nothing is below it. The risk of a random order is `risk[-1]` at every coverage.
     """
 
     coverage: Floats
     risk: Floats
     aurc: float
+    ideal_risk: Floats | None = field(default=None, compare=False)
+
+    def _summary(self) -> Summary:
+        facts = {"predictions": f"{len(self.risk):,}", "AURC": f"{self.aurc:.3g}"}
+        if self.ideal_risk is not None:
+            facts["ideal AURC"] = f"{np.mean(self.ideal_risk):.3g}"
+        facts["random AURC"] = f"{self.risk[-1]:.3g}"
+        return Summary("RiskCoverage", facts | {"risk": self._risks()})
+
+    def _risks(self) -> str:
+        """Return the risk at some coverages."""
+        at = {share: self.risk[max(round(share * len(self.risk)), 1) - 1] for share in (0.5, 0.8, 1.0)}
+        return ", ".join(f"{risk:.3g} at {share:.0%} coverage" for share, risk in at.items())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the risk by coverage.
+        """Draw the risk by coverage, between that of a random order and that of an ideal one.
+
+        The random order knows nothing of the errors, the ideal one knows them all.
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
@@ -38,12 +56,18 @@ class RiskCoverage:
             ImportError: matplotlib is not installed.
         """
         ax = axes(ax)
-        ax.plot(self.coverage, self.risk, label=f"AURC {self.aurc:.3g}")
+        ax.plot(self.coverage, self.risk, color=BLUE, label=f"AURC {self.aurc:.3g}")
+        random = self.risk[-1]
+        ax.plot([0, 1], [random, random], "--", color=VERMILLION, label=f"random {random:.3g}")
+        if self.ideal_risk is not None:
+            ideal = f"ideal {np.mean(self.ideal_risk):.3g}"
+            ax.plot(self.coverage, self.ideal_risk, ":", color=BLACK, label=ideal)
         ax.set_xlabel("coverage: share of predictions kept, the most certain first")
         ax.set_ylabel("risk: their mean error")
         ax.set_xlim(0, 1)
-        ax.set_ylim(bottom=0)
-        ax.legend()
+        if self.risk.min() >= 0:
+            ax.set_ylim(bottom=0)
+        add_title(ax, "Risk-coverage curve")
         return ax
 
 
@@ -85,4 +109,5 @@ def risk_coverage(errors: ArrayLike, uncertainty: ArrayLike) -> RiskCoverage:
     means = np.bincount(group, losses) / size
     number = np.arange(1, len(losses) + 1)
     risk = np.cumsum(np.repeat(means, size)) / number
-    return RiskCoverage(number / len(losses), risk, float(risk.mean()))
+    ideal = np.cumsum(np.sort(losses)) / number
+    return RiskCoverage(number / len(losses), risk, float(risk.mean()), ideal)

@@ -517,8 +517,7 @@ def test_weights_of_another_optimizer_are_not_measured_and_nothing_is_said_of_th
         assert np.isnan(logs[name]).tolist() == [True]
     assert monitor.findings == []
     (mesh,) = monitor.plot().collections
-    assert (mesh.get_array()[0] > mesh.norm.vmax).all()  # white, and not red
-    assert mesh.get_cmap()(2.0) == (1.0, 1.0, 1.0, 1.0)
+    assert np.ma.getmaskarray(mesh.get_array()).all(axis=1).tolist() == [True, False]  # white, not red
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="the step of JAX applies all gradients at once")
@@ -1110,10 +1109,11 @@ def test_the_plot_has_layers_by_updates(layers, labels, pyplot):
     (mesh,) = ax.collections
     cells = mesh.get_array()
     assert cells.shape == (layers, 1000)  # of 2 or 3 updates each
-    assert mesh.norm.vmin == norms[norms > 0].min()
-    assert mesh.norm.vmax == np.nanmax(norms)
     assert (cells[0] == norms[0, 0]).all()
-    assert np.ma.getmaskarray(cells).sum(axis=1)[:3].tolist() == [0, 1, 0]
+    assert (
+        cells[1] == norms[1, 0]
+    ).all()  # the median, which one update that is not finite does not change
+    assert ax.lines[0].get_xydata().tolist() == [[7.5, 1.5]]  # the mark does not hide it
     assert (cells[2] < mesh.norm.vmin).all()  # 0 is under the scale, which is logarithmic
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert len(names) == labels
