@@ -2,9 +2,9 @@
 
     python benchmarks/tables.py
 
-A kept result is a JSON file named by its date. A table of the page stands between `<!-- table: NAME -->` and
-`<!-- end -->`; it is made of the newest file whose name ends in `_NAME.json`. A cell is a number, a list of numbers,
-or a string; numbers are written by the format of their column.
+A kept result is a JSON file named by its date. A table of the page is between `<!-- table: NAME -->` and
+`<!-- end -->`. It is made of the newest file whose name ends in `_NAME.json`. A cell is a number, a list of
+numbers, or a string. Numbers are written by the format of their column.
 """
 
 import json

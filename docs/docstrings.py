@@ -1,4 +1,4 @@
-"""Let the site read docstrings as this package writes them: the doctests below `Example:` are not indented."""
+"""Let the site read docstrings as this package writes them: doctests below `Example:` are not indented."""
 
 import re
 import textwrap

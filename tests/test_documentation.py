@@ -1,8 +1,8 @@
 """README and guides: each block of Python runs, each link leads somewhere, each table is of kept results.
 
-The first block of a page is complete. Each later one runs with what the first one has defined, and nothing else, so
-that a reader can paste it after the first. A block whose title is "needs NAME" is skipped where that is missing, one
-whose title is "on BACKEND" runs there. All others run on PyTorch, which starts fastest.
+The first block of a page is complete. Each later one runs with what the first one has defined, and no more,
+so that a reader can paste it after the first. A block titled "needs NAME" is skipped where that is missing,
+one titled "on BACKEND" runs there. All others run on PyTorch, which starts fastest.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ def skip_unless_it_runs_here(title):
     for backend in re.findall(r"on (\w+)", title):
         if backend.lower() != BACKEND:
             pytest.skip(f"it is for {backend}")
-    for name in re.findall(r"needs ([\w-]+)", title):
+    for name in re.findall(r"needs ([\w.-]+)", title):
         pytest.importorskip(name.replace("-", "_"))
 
 

@@ -84,7 +84,7 @@ def draw_schedules() -> None:
 
 
 def draw_gradients() -> None:
-    """Twenty layers: gradients vanish with the sigmoid, and do not with He and ELU."""
+    """Twelve layers: gradients vanish with the sigmoid, and do not with He and ELU."""
     x, y = digits()
     for name, activation, initializer in (
         ("vanishing", "sigmoid", "glorot_uniform"),

@@ -3,10 +3,10 @@
     KERAS_BACKEND=jax python docs/pictures/one_cycle.py --train    # about eight minutes on two cores
     python docs/pictures/one_cycle.py                              # draw what was measured
 
-Real data: the 1,797 digits of scikit-learn, 1,200 to train on and 597 to test. The network has five hidden layers
-of 50 units with BatchNormalization and sees 8 epochs in batches of 16. Each rate of the grid is tried as a constant
-rate and as the peak of 1cycle, from the same weights and with the same batches. The results are kept in
-`one_cycle.json`, beside `one_cycle.png`.
+Real data: the 1,797 digits of scikit-learn, 1,200 to train on and 597 to test. The network has five
+hidden layers of 50 units with BatchNormalization and sees 8 epochs in batches of 16. Each rate of the grid
+is tried as a constant rate and as the peak of 1cycle, from the same weights and with the same batches. The
+results are kept in `one_cycle.json`, beside `one_cycle.png`.
 """
 
 import argparse
