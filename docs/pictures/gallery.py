@@ -66,19 +66,18 @@ def draw_search() -> None:
 def draw_schedules() -> None:
     """The learning rate of each callback over 8 epochs."""
     x, y = digits()
-    callbacks = {
-        "OneCycleScheduler(0.1)": kdx.OneCycleScheduler(0.1),
-        "ExponentialLR(decay_rate=0.1, decay_epochs=4)": kdx.ExponentialLR(decay_rate=0.1, decay_epochs=4),
-        "PowerLR(decay_epochs=1)": kdx.PowerLR(decay_epochs=1),
-        "PiecewiseConstantLR([2, 5], ...)": kdx.PiecewiseConstantLR([2, 5], [0.1, 0.03, 0.01]),
-    }
-    figure = Figure(figsize=(10, 6), layout="constrained")
-    for ax, (name, callback) in zip(figure.subplots(2, 2).flat, callbacks.items(), strict=True):
+    callbacks = (
+        kdx.OneCycleScheduler(0.1),
+        kdx.ExponentialLR(decay_rate=0.1, decay_epochs=4),
+        kdx.PowerLR(decay_epochs=1),
+        kdx.PiecewiseConstantLR([2, 5], [0.1, 0.03, 0.01]),
+    )
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for ax, callback in zip(figure.subplots(2, 2).flat, callbacks, strict=True):
         model = deep_network("elu", "he_normal", 2)
         model.optimizer.learning_rate = 0.1
         model.fit(x, y, epochs=8, callbacks=[callback], verbose=0)
         callback.plot(ax)
-        ax.set_title(name, loc="left", fontsize=10)
     figure.savefig(HERE / "schedules.png", dpi=120)
     print("schedules.png")
 
