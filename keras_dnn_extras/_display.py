@@ -20,7 +20,7 @@ _WIDTH = 100  # characters of a line
 _NO_LIMIT = 100_000
 _ROWS = 10  # of a table, as text
 _HTML_ROWS = 50
-_CELL = 'style="text-align: left; vertical-align: top; white-space: pre-wrap"'
+_CELL = 'style="text-align: left; vertical-align: top; white-space: pre-wrap; padding: 2px 1em 2px 0"'
 
 Row = Sequence[str]
 

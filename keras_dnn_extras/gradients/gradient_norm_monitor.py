@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -217,7 +217,7 @@ class GradientNormMonitor(StepCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None, *, layers: str = "kernels") -> Any:
+    def plot(self, ax: Any = None, *, layers: Literal["kernels", "all"] = "kernels") -> Any:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
         The first layer is at the top. The scale goes from `vanishing_threshold` to `exploding_threshold`,
