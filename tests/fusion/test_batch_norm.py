@@ -921,7 +921,11 @@ def random_graph(seed, depth=2):
     return keras.Model(inputs, pool[-1])
 
 
-@pytest.mark.parametrize("seed", range(16))
+# Which can be folded is the same on all backends: each backend has graphs of its own.
+SEEDS = {"tensorflow": range(8), "jax": range(8, 16), "torch": range(16, 32)}
+
+
+@pytest.mark.parametrize("seed", SEEDS[BACKEND])
 def test_random_graphs_compute_the_same(seed):
     model = randomized(random_graph(seed), seed)
     result = kdx.fuse_batch_norm(model)

@@ -258,10 +258,13 @@ def test_each_update_has_the_rate_and_the_momentum_of_its_place_under_torch_comp
     assert_same_weights(model, expected_weights(OPTIMIZERS[name](), callback))
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize(
-    ("name", "mode"), [("SGD", "default"), ("Adam", "default" if TORCH else "jit_compile")]
-)
+# Each setting with one of the two optimizers, two settings with both.
+OF_SETTINGS = [("SGD", "default", setting) for setting in list(SETTINGS)[::2]]
+OF_SETTINGS += [("Adam", "default" if TORCH else "jit_compile", setting) for setting in list(SETTINGS)[1::2]]
+OF_SETTINGS += [("Adam", "default", setting) for setting in ("accumulation 2", "global_clipnorm")]
+
+
+@pytest.mark.parametrize(("name", "mode", "setting"), OF_SETTINGS)
 def test_it_holds_with_every_setting_of_the_optimizer(name, mode, setting):
     callback = cycle()
     make = OPTIMIZERS[name]

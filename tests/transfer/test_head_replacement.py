@@ -23,8 +23,7 @@ def hidden(model, name, x):
     return keras.Model(model.inputs, model.get_layer(name).output).predict(x, verbose=0)
 
 
-@pytest.mark.parametrize("make", [flat, nested])
-@pytest.mark.parametrize("freeze_body", [True, False])
+@pytest.mark.parametrize(("make", "freeze_body"), [(flat, True), (nested, False)])
 def test_training_the_new_model_leaves_the_old_one_bit_identical(make, freeze_body):
     model = make()
     model.compile("adam", "mse")
