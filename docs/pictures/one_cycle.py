@@ -142,7 +142,7 @@ def draw_accuracies(ax: Any, results: dict[str, Any]) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.grid(alpha=0.3)
     below = np.mean(results["constant"]["0.3"])
-    ax.annotate(f"\u2193 {below:.0%}", (0.3, 0.917), color=ORANGE, ha="center", va="center")
+    ax.annotate(f"\u2193 {below:.0%}", (0.33, 0.917), color=ORANGE, ha="right", va="center")
     ax.legend(loc="lower left", title=f"digits, {EPOCHS} epochs, {len(SEEDS)} seeds")
     ax.set_title("Accuracy by learning rate")
 
