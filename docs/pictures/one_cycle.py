@@ -10,6 +10,7 @@ results are kept in `one_cycle.json`, beside `one_cycle.png`.
 """
 
 import argparse
+import datetime
 import json
 import pathlib
 from typing import Any

@@ -126,7 +126,10 @@ def variables_after_a_plain_fit():
     ("error", "hook", "ours_first"),  # each pair of settings once
     [
         *((RuntimeError, "on_train_batch_begin", True), (RuntimeError, "on_train_batch_end", False)),
-        *((KeyboardInterrupt, "on_train_batch_begin", False), (KeyboardInterrupt, "on_train_batch_end", True)),
+        *(
+            (KeyboardInterrupt, "on_train_batch_begin", False),
+            (KeyboardInterrupt, "on_train_batch_end", True),
+        ),
     ],
 )
 def test_an_exception_in_mid_fit_leaves_plain_keras(error, hook, ours_first):

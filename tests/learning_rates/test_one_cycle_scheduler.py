@@ -260,7 +260,9 @@ def test_each_update_has_the_rate_and_the_momentum_of_its_place_under_torch_comp
 
 # Each setting with one of the two optimizers, two settings with both.
 OF_SETTINGS = [("SGD", "default", setting) for setting in list(SETTINGS)[::2]]
-OF_SETTINGS += [("Adam", "default" if TORCH else "jit_compile", setting) for setting in list(SETTINGS)[1::2]]
+OF_SETTINGS += [
+    ("Adam", "default" if TORCH else "jit_compile", setting) for setting in list(SETTINGS)[1::2]
+]
 OF_SETTINGS += [("Adam", "default", setting) for setting in ("accumulation 2", "global_clipnorm")]
 
 
