@@ -63,6 +63,7 @@ def trained() -> dict[str, Any]:
                 by_rate[str(rate)].append(round(model.evaluate(*test, verbose=0)[1], 6))
             print(name, rate, np.mean(by_rate[str(rate)]), flush=True)
     return {
+        "measured": datetime.date.today().isoformat(),
         "backend": keras.backend.backend(),
         "keras": keras.version(),
         "test_images": len(test[0]),
