@@ -180,12 +180,3 @@ def test_the_docstring_tells_every_argument_and_the_readme_the_name(name):
 def test_the_examples_in_docstrings_run(module):
     failed, _ = doctest.testmod(importlib.import_module(module))
     assert failed == 0
-
-
-def test_the_examples_of_the_readme_run_one_after_the_other():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 9
-    command = [sys.executable, "-c", "\n".join(blocks)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert "[0.95, " in done.stdout  # the momentum, as the first example says
-    assert re.search(r"0\.\d+ The loss falls from", done.stdout)  # the suggestion and its reason
