@@ -1,5 +1,6 @@
 """Where plots get their axes from."""
 
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -25,3 +26,12 @@ def axes(ax: Any = None) -> Any:
             '`pip install "keras-dnn-extras[plot]"`.'
         ) from error
     return pyplot.subplots(layout="constrained")[1]
+
+
+def check_matplotlib(name: str) -> None:
+    """Raise an ImportError that says how to install matplotlib if `name`, which needs it, has none."""
+    if find_spec("matplotlib") is None:
+        raise ImportError(
+            f"`{name}` draws with matplotlib, which is not installed. Install it with "
+            '`pip install "keras-dnn-extras[plot]"`.'
+        )
