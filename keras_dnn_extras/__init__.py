@@ -1,6 +1,11 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
 from keras_dnn_extras._version import __version__ as __version__
+from keras_dnn_extras.command_line import answer_early
+
+answer_early()  # before Keras is imported below, which takes seconds
+del answer_early
+
 from keras_dnn_extras.fusion import Fusion, FusionReport, FusionResult, Kept, fuse_batch_norm
 from keras_dnn_extras.gradients import GradientFinding, GradientNormMonitor
 from keras_dnn_extras.guidance import Recipe, dnn, recipe

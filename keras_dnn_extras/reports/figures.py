@@ -11,7 +11,8 @@ from keras_dnn_extras.reports.svg import BLUE, FAINT
 
 _POINTS = 600  # of a line, before neighbours share one
 _MARKERS = 30  # points, up to which each is marked
-_DECADES = 30  # between values, up to which the axis is logarithmic
+_DECADES = 30  # the factor between values from which the axis is logarithmic
+_MANY_DECADES = 1e3  # and from which it needs no labels between powers of ten
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def draw_lines(
     values = np.concatenate([line.values[np.isfinite(line.values)] for line in lines])
     if spans_decades(values) if logarithmic is None else logarithmic and (values > 0).any():
         ax.set_yscale("log")
+        plain_decades(ax.yaxis, values)
     if not len(values):
         ax.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=ax.transAxes, color=FAINT)
         ax.set_yticks([])
@@ -68,8 +70,19 @@ def finish_axes(ax: Any, unit: str, label: str) -> None:
 
     ax.set_xlabel(unit)
     ax.set_ylabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.grid(visible=False, axis="x")
+
+
+def plain_decades(axis: Any, values: np.ndarray) -> None:
+    """Label a logarithmic axis by plain numbers, also between powers of ten where these are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    positive = values[values > 0]
+    few = not len(positive) or positive.max() < _MANY_DECADES * positive.min()
+    axis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if few else (1.0,), numticks=9))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def spans_decades(values: np.ndarray) -> bool:

@@ -31,7 +31,9 @@ def gradient_section(sources: Sources) -> Section | LeftOut:
     present = tuple(picture for picture in pictures if picture is not None)
     if not present:
         return LeftOut("Gradients", _NO_LOGS)
-    lead = "Healthy layers keep norms within a few decades of one another, and none fades to zero."
+    lead = (
+        "Where norms fall by decades from the last layer to the first, the gradients vanish on their way."
+    )
     return Section("gradients", "Gradients by layer", present, lead)
 
 

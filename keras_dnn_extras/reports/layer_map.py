@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dnn_extras.reports.figures import finish_axes
+from keras_dnn_extras.reports.figures import finish_axes, plain_decades
 from keras_dnn_extras.reports.svg import FAINT
 
 _LABELS = 40  # layers on the axis
@@ -63,6 +63,7 @@ class LayerMap:
         bar = ax.figure.colorbar(
             mesh, ax=ax, location="top", label=label, fraction=0.05, pad=0.02, aspect=40
         )
+        plain_decades(bar.ax.xaxis, np.array([mesh.norm.vmin, mesh.norm.vmax]))
         bar.ax.minorticks_off()
         bar.outline.set_visible(False)
         for limit in self.limits.values():
