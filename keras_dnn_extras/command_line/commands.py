@@ -13,7 +13,7 @@ SCRIPT, MODULE = "keras-dnn-extras", "keras_dnn_extras"
 DONE, UNUSABLE, INTERRUPTED = 0, 2, 130
 
 # A verb is a file. Its `add_parser` sets defaults: `check` raises an `UnusableError` where a file cannot be
-# used, `run` works and returns the exit status, and `needs_keras` says whether Keras is imported in between.
+# used, `run` works and returns the exit status, and `needs_keras` says whether Keras is imported first.
 _VERBS = (fuse, report)
 
 _EPILOG = """examples:

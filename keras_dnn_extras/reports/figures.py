@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_dnn_extras.reports.svg import BLUE, FAINT
+from keras_dnn_extras.reports.svg import BLUE, FAINT, RED
 
 _POINTS = 600  # of a line, before neighbours share one
 _MARKERS = 30  # points, up to which each is marked
@@ -51,6 +51,7 @@ def draw_lines(
         breaks: places between which lines belong to different fits.
     """
     handles = [_draw_line(ax, line) for line in lines]
+    _mark_not_finite(ax, lines)
     values = np.concatenate([line.values[np.isfinite(line.values)] for line in lines])
     if spans_decades(values) if logarithmic is None else logarithmic and (values > 0).any():
         ax.set_yscale("log")
@@ -70,7 +71,8 @@ def finish_axes(ax: Any, unit: str, label: str) -> None:
 
     ax.set_xlabel(unit)
     ax.set_ylabel(label)
-    ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    if unit in ("epoch", "update"):
+        ax.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     ax.grid(visible=False, axis="x")
 
 
@@ -102,6 +104,15 @@ def _draw_line(ax: Any, line: Line) -> Any:
             line.x[at], line.values[at], "o", color=line.colour, markersize=9, fillstyle="none", zorder=3
         )
     return handle
+
+
+def _mark_not_finite(ax: Any, lines: Sequence[Line]) -> None:
+    """Mark where a line has no value to be drawn, at the bottom, so that a gap there is no accident."""
+    x = np.unique(np.concatenate([line.x[~np.isfinite(line.values)] for line in lines]))
+    if len(x):
+        x, bottom = thinned(x, np.full(len(x), 0.03))
+        ax.plot(x, bottom, "x", color=RED, markersize=6, transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.text(1, 1.02, "x: NaN or infinite", color=RED, ha="right", va="bottom", transform=ax.transAxes)
 
 
 def _legend(ax: Any, handles: list[Any], labels: list[str]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_dnn_extras.reports.blocks import LeftOut, Picture, Section
 from keras_dnn_extras.reports.figures import Line, draw_lines, finish_axes
-from keras_dnn_extras.reports.layer_map import LayerMap, common_columns
+from keras_dnn_extras.reports.layer_map import LayerMap, common_columns, common_folder
 from keras_dnn_extras.reports.metric_names import (
     CLIPPED,
     LARGEST_NORM,
@@ -116,7 +116,13 @@ def _map(sources: Sources, prefix: str) -> Picture | None:
     what = "gradient norm" if is_norm else "change over weights"
     title = "Gradient norm of each layer" if is_norm else "Change of the weights over their norm, by layer"
     text = f"{title} by {unit}, {len(layers)} layers: {_range(values)}"
-    return Picture(_drawing(drawing, unit, what), title, text, _caption(limits, values), drawing.height)
+    return Picture(
+        _drawing(drawing, unit, what),
+        title,
+        text,
+        _caption(limits, values, common_folder(layers)),
+        drawing.height,
+    )
 
 
 def _drawing(drawing: LayerMap, unit: str, label: str) -> Callable[[Any], None]:
@@ -144,12 +150,14 @@ def _limits(sources: Sources) -> dict[str, float]:
     }
 
 
-def _caption(limits: dict[str, float], values: np.ndarray) -> str:
+def _caption(limits: dict[str, float], values: np.ndarray, folder: str) -> str:
     if "usual" in limits:
         caption = "About 0.001 is usual: a black line where the scale has it."
     else:
         below, above = number(limits["vanishing"]), number(limits["exploding"])
         caption = f"Vanishing below {below}, exploding above {above}: black lines where the scale has them."
+    if folder:
+        caption += f" All layers are in `{folder.rstrip('/')}`."
     if (values == 0).any():
         caption += " Black: exactly 0."
     if np.isinf(values).any():

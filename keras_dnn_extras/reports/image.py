@@ -39,11 +39,10 @@ def png_image(report: Report) -> bytes:
 
 
 def _draw(part: Any, pictures: list[Picture]) -> None:
-    for ax, picture in zip(part.subplots(1, 2, squeeze=False)[0], pictures, strict=False):
-        picture.draw(ax)
-        ax.set_title(picture.title, loc="left", pad=26, fontsize=12, fontweight="bold")
-    for ax in part.axes[len(pictures) : 2]:
-        ax.set_axis_off()
+    """Draw one or two pictures side by side, each below its title."""
+    for place, picture in zip(part.subfigures(1, 2), pictures, strict=False):
+        place.suptitle(picture.title, x=0.02, ha="left", fontsize=12, fontweight="bold")
+        picture.draw(place.subplots())
 
 
 def _write(part: Any, title: str, lines: list[str]) -> None:
@@ -60,5 +59,5 @@ def _lines(report: Report, blocks: list[Block]) -> list[str]:
         f"{one.label}: {one.text}" if one.label else one.text for one in blocks if isinstance(one, Remark)
     ]
     texts = [" · ".join(report.facts), " · ".join(numbers), *remarks, *report.notes]
-    lines = [line for text in texts if text for line in textwrap.wrap(text, _CHARACTERS)]
+    lines = [line for text in texts if text for line in textwrap.wrap(text.replace("`", ""), _CHARACTERS)]
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "..."]

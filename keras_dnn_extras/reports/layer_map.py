@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from keras_dnn_extras.reports.figures import finish_axes, plain_decades
 from keras_dnn_extras.reports.svg import FAINT
 
 _LABELS = 40  # layers on the axis
-_LONGEST = 24  # characters of a label
+_LONGEST = 26  # characters of a label
 _CELLS = 400  # across, before neighbours share one
 _DECADES = 4  # that the colours have at least
 _ROW = 0.034  # of the width of a picture, that a label is high
@@ -73,7 +73,8 @@ class LayerMap:
 
     def _label_rows(self, ax: Any) -> None:
         every = -(-len(self.layers) // _LABELS)
-        names = [shortened(name) for name in self.layers[::every]]
+        common = len(common_folder(self.layers))
+        names = [shortened(name[common:]) for name in self.layers[::every]]
         ax.set_yticks(np.arange(0, len(self.layers), every) + 0.5, names, fontsize="small")
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False)
@@ -89,6 +90,13 @@ def colour_range(values: np.ndarray) -> tuple[float, float]:
     high = max(math.ceil(math.log10(positive.max())), low + 1)
     missing = max(0, _DECADES - (high - low))
     return 10.0 ** (low - missing // 2), 10.0 ** (high + missing - missing // 2)
+
+
+def common_folder(layers: list[str]) -> str:
+    """Return the nested model that all layers are in, as `backbone/`, or nothing."""
+    folders = zip(*(layer.split("/")[:-1] for layer in layers), strict=False)
+    common = takewhile(lambda names: len(set(names)) == 1, folders)
+    return "".join(f"{names[0]}/" for names in common)
 
 
 def shortened(name: str, longest: int = _LONGEST) -> str:

@@ -69,19 +69,15 @@ def _remarks(sources: Sources) -> list[Remark]:
 
 
 def _not_finite(run: RunHistory) -> list[Remark]:
-    remarks = []
-    for name in ("loss", "val_loss"):
-        series = run.series.get(name)
-        if series is None or np.isfinite(series.values).all():
-            continue
-        broken = ~np.isfinite(series.values)
-        first = int(series.epochs[broken.argmax()])
-        text = (
-            f"`{name}` is not finite in {counted(int(broken.sum()), 'epoch')}, the first is epoch {first}."
-        )
-        remedy = "Lower the learning rate, clip gradients (`clipnorm=1.0`), and look for NaN in the data."
-        remarks.append(Remark("error", text, remedy=remedy))
-    return remarks
+    series = {name: run.series[name] for name in ("loss", "val_loss") if name in run.series}
+    broken = {name: one.epochs[~np.isfinite(one.values)] for name, one in series.items()}
+    texts = [
+        f"`{name}` is NaN or infinite in {counted(len(epochs), 'epoch')}, first in epoch {epochs[0]}."
+        for name, epochs in broken.items()
+        if len(epochs)
+    ]
+    remedy = "Lower the learning rate, clip gradients (`clipnorm=1.0`), and look for NaN in the data."
+    return [Remark("error", " ".join(texts), remedy=remedy)] if texts else []
 
 
 def _course(run: RunHistory) -> list[Remark]:

@@ -11,6 +11,7 @@ from keras_dnn_extras.reports.blocks import Picture
 
 # Told apart by colour-blind readers: Okabe & Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
+RED = "#b3261e"  # of what is wrong, never the only sign of it
 INK, FAINT, GRID = "#20242c", "#6b7280", "#dfe3e8"
 
 _WIDTH = 5.6  # inches, of 72 units each in the SVG
@@ -19,6 +20,7 @@ _IN_PAGE = {
     ORANGE: "var(--orange)",
     GREEN: "var(--green)",
     PURPLE: "var(--purple)",
+    RED: "var(--red)",
     INK: "currentColor",
     FAINT: "var(--faint)",
     GRID: "var(--grid)",

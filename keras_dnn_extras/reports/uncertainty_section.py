@@ -84,7 +84,7 @@ def _with_labels(output: ClassOutput, labels: np.ndarray, rows: list[tuple[str, 
         ("negative log likelihood, in nats", number(negative_log_likelihood(labels, probabilities))),
     ]
     return [
-        *_judgement(output, float(confidence.mean() - correct.mean())),
+        *_judgement(output, float(confidence.mean()), float(correct.mean())),
         _table(output, scores + rows),
         Picture(
             lambda ax: plot_reliability(labels, probabilities, ax=ax),
@@ -102,11 +102,12 @@ def _with_labels(output: ClassOutput, labels: np.ndarray, rows: list[tuple[str, 
     ]
 
 
-def _judgement(output: ClassOutput, gap: float) -> list[Remark]:
-    if abs(gap) < _OFF:
+def _judgement(output: ClassOutput, confidence: float, accuracy: float) -> list[Remark]:
+    if abs(confidence - accuracy) < _OFF:
         return []
-    kind, than = ("Overconfident", "higher") if gap > 0 else ("Underconfident", "lower")
-    return [Remark("warning", f"Mean confidence is {percent(abs(gap))} {than} than accuracy.", kind)]
+    kind = "Overconfident" if confidence > accuracy else "Underconfident"
+    text = f"Mean confidence is {percent(confidence)}, accuracy {percent(accuracy)}."
+    return [Remark("warning", text, _titled(output, kind))]
 
 
 # -- numbers ---------------------------------------------------------------------------------------
