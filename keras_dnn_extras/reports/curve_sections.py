@@ -35,9 +35,9 @@ def metrics_section(sources: Sources) -> Section | LeftOut:
 
 
 def _metric_picture(run: RunHistory, name: str) -> Picture:
-    sources = {"training": (name, BLUE), "validation": (f"val_{name}", ORANGE)}
+    names = {"training": (name, BLUE), "validation": (f"val_{name}", ORANGE)}
     present = {
-        label: (*where, run.series[where[0]]) for label, where in sources.items() if where[0] in run.series
+        label: (*where, run.series[where[0]]) for label, where in names.items() if where[0] in run.series
     }
     decisive = list(present)[-1]  # validation, where there is any
     lines = [

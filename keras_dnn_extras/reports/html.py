@@ -105,7 +105,7 @@ def _figure(figure: Figure) -> Markup:
 
 
 def _remark(remark: Remark) -> Markup:
-    label = element("strong", f"{remark.label or _WORDS[remark.severity]}.")
+    label = element("strong", with_code(f"{remark.label or _WORDS[remark.severity]}."))
     remedy = [element("p", with_code(remark.remedy), class_="remedy")] if remark.remedy else []
     text = element("p", label, " ", with_code(remark.text))
     return element("div", text, *remedy, class_=f"remark {remark.severity}")
@@ -122,9 +122,9 @@ def _table(table: Table) -> Markup:
 
 
 def _cells(row: tuple[str | Cell, ...]) -> Iterator[Markup]:
-    first, *others = row
+    first, *rest = row
     yield element("th", _cell(first), scope="row")
-    for cell in others:
+    for cell in rest:
         yield element("td", _cell(cell))
 
 

@@ -46,7 +46,7 @@ def _draw(part: Any, pictures: list[Picture]) -> None:
 
 
 def _write(part: Any, title: str, lines: list[str]) -> None:
-    part.text(0.02, 1, title, va="top", fontsize=18, fontweight="bold")
+    part.text(0.02, 0.98, title, va="top", fontsize=18, fontweight="bold")
     height = len(lines) + 2
     for place, line in enumerate(lines):
         part.text(0.02, 1 - (place + 1.7) / height, line, va="top", fontsize=11)

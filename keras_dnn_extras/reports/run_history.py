@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras.reports.csv_history import read_csv
-from keras_dnn_extras.reports.epoch_numbers import number_epochs
+from keras_dnn_extras.reports.epoch_numbers import Numbering, number_epochs
 
 _NAMED = 4  # columns in a note
 _EPOCH_COLUMNS = ("epoch", "")  # that of CSVLogger, and the index that pandas writes
@@ -117,7 +117,7 @@ def _run_history(
     placed = {key: _series(key, values, numbering) for key, values in series.items()}
     return RunHistory(
         name,
-        int(max(numbering.epochs[numbering.rows])),
+        int(numbering.epochs[numbering.rows].max()),
         {key: one for key, one in placed.items() if len(one.values)},
         tuple(notes),
         numbering.later_fits,
@@ -140,18 +140,12 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _series(name: str, values: list[float | None], numbering: Any) -> Series:
+def _series(name: str, values: list[float | None], numbering: Numbering) -> Series:
     """Put `values` at their epochs, and leave out the missing ones and those of epochs trained again."""
-    rows = _rows(name, len(values), len(numbering.epochs))
-    valid = set(numbering.rows.tolist())
-    pairs = [
-        (numbering.epochs[row], value)
-        for row, value in zip(rows, values, strict=True)
-        if value is not None and row in valid
-    ]
-    return Series(
-        np.array([epoch for epoch, _ in pairs], int), np.array([value for _, value in pairs], float)
-    )
+    rows = np.array(_rows(name, len(values), len(numbering.epochs)), int)
+    present = np.array([value is not None for value in values], bool) & np.isin(rows, numbering.rows)
+    numbers = np.array([np.nan if value is None else value for value in values], float)
+    return Series(numbering.epochs[rows[present]], numbers[present])
 
 
 def _rows(name: str, length: int, total: int) -> range:

@@ -34,15 +34,15 @@ class Sources:
         return list(layers_by_path(self.model))
 
 
-def checked_sources(history: Any, baseline: Any, **others: Any) -> Sources:
-    """Read the logs and check the types of `others`, by the names of the attributes of `Sources`."""
-    _check_model(others["model"])
-    _check_callback("monitor", others["monitor"], "a `GradientNormMonitor`", ("findings",))
-    _check_callback("scheduler", others["scheduler"], "a learning-rate callback of keras_dnn_extras", ())
-    _check_prediction(others["prediction"], others["y_true"])
-    _check_diagnosis(others["diagnosis"])
+def checked_sources(history: Any, baseline: Any, **parts: Any) -> Sources:
+    """Read the logs and check the types of `parts`, by the names of the attributes of `Sources`."""
+    _check_model(parts["model"])
+    _check_callback("monitor", parts["monitor"], "a `GradientNormMonitor`", ("findings",))
+    _check_callback("scheduler", parts["scheduler"], "a learning-rate callback of keras_dnn_extras", ())
+    _check_prediction(parts["prediction"], parts["y_true"])
+    _check_diagnosis(parts["diagnosis"])
     run = read_history("history", history)
-    return Sources(run, None if baseline is None else read_history("baseline", baseline), **others)
+    return Sources(run, None if baseline is None else read_history("baseline", baseline), **parts)
 
 
 def _check_model(model: Any) -> None:

@@ -22,8 +22,14 @@ from keras_dnn_extras.reports.uncertainty_section import uncertainty_section
 
 if TYPE_CHECKING:  # a report from a file needs no Keras
     import os
+    from collections.abc import Iterable, Mapping, Sequence
 
     import keras
+
+    from keras_dnn_extras.gradients import GradientNormMonitor
+    from keras_dnn_extras.uncertainty import MCPrediction
+
+    Logs = keras.callbacks.History | Mapping[str, Sequence[float]] | str | os.PathLike[str]
 
 _SECTIONS: tuple[Callable[[Sources], Section | LeftOut], ...] = (
     summary_section,
@@ -39,16 +45,16 @@ _SECTIONS: tuple[Callable[[Sources], Section | LeftOut], ...] = (
 
 
 def training_report(
-    history: "keras.callbacks.History | dict[str, list[float]] | str | os.PathLike[str]",
+    history: "Logs",
     path: "str | os.PathLike[str]",
     *,
     model: "keras.Model | None" = None,
-    monitor: Any = None,
-    scheduler: Any = None,
-    prediction: Any = None,
+    monitor: "GradientNormMonitor | None" = None,
+    scheduler: "keras.callbacks.Callback | None" = None,
+    prediction: "MCPrediction | None" = None,
     y_true: Any = None,
-    diagnosis: Any = None,
-    baseline: "keras.callbacks.History | dict[str, list[float]] | str | os.PathLike[str] | None" = None,
+    diagnosis: "Iterable[Any] | None" = None,
+    baseline: "Logs | None" = None,
     title: str | None = None,
 ) -> pathlib.Path:
     """Write one page that tells how a training went.

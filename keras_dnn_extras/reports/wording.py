@@ -6,7 +6,7 @@ from keras_dnn_extras.reports.blocks import Cell
 
 
 def number(value: float) -> str:
-    """Return `value` with four digits that count: `0.1235`, `1.2e-05`, `not a number`."""
+    """Return `value` with four digits that count: `0.1235`, `1.2e-05`, `NaN`."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
