@@ -3,7 +3,7 @@
 import datetime
 import pathlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._plotting import check_matplotlib
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # a report from a file needs no Keras
     from keras_dnn_extras.gradients import GradientNormMonitor
     from keras_dnn_extras.uncertainty import MCPrediction
 
-    Logs = keras.callbacks.History | Mapping[str, Sequence[float]] | str | os.PathLike[str]
+    Logs: TypeAlias = "keras.callbacks.History | Mapping[str, Sequence[float]] | str | os.PathLike[str]"
 
 _SECTIONS: tuple[Callable[[Sources], Section | LeftOut], ...] = (
     summary_section,
