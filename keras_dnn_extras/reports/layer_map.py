@@ -89,7 +89,7 @@ def colour_range(values: np.ndarray) -> tuple[float, float]:
     low = math.floor(math.log10(max(positive.min(), 1e-300)))
     high = max(math.ceil(math.log10(positive.max())), low + 1)
     missing = max(0, _DECADES - (high - low))
-    return 10.0 ** (low - missing // 2), 10.0 ** (high + missing - missing // 2)
+    return 10.0 ** (low - (missing + 1) // 2), 10.0 ** (high + missing // 2)
 
 
 def common_folder(layers: list[str]) -> str:

@@ -62,37 +62,39 @@ def outputs_of(prediction: Any, y_true: Any) -> list[ClassOutput | NumberOutput]
     Raises:
         ValueError: `y_true` has another structure, or another number of values.
     """
-    means, variances = dict(_leaves(prediction.mean)), dict(_leaves(prediction.variance))
-    entropies = dict(_leaves(prediction.predictive_entropy))
-    information = dict(_leaves(prediction.mutual_information))
-    labels = dict(_leaves(y_true))
-    if y_true is not None and labels.keys() != means.keys():
-        raise ValueError(
-            "Expected `y_true` to have the structure of `prediction.mean`. "
-            f"Received: outputs {sorted(labels)} and {sorted(means)}"
-        )
+    mean = prediction.mean
+    fields = (prediction.variance, prediction.predictive_entropy, prediction.mutual_information)
+    variances, entropies, information = (dict(_leaves(mean, field)) for field in fields)
+    labels = {} if y_true is None else dict(_leaves(mean, y_true))
     return [
-        _numbers(name, mean, variances[name], labels.get(name))
+        _numbers(name, values, variances[name], labels.get(name))
         if entropies[name] is None
-        else _classes(name, mean, entropies[name], information[name], labels.get(name))
-        for name, mean in means.items()
+        else _classes(name, values, entropies[name], information[name], labels.get(name))
+        for name, values in _leaves(mean, mean)
     ]
 
 
-def _leaves(structure: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each array in dicts and lists of them, by its path. A list of numbers is an array."""
-    if isinstance(structure, Mapping):
-        for key, value in structure.items():
-            yield from _leaves(value, f"{path}/{key}".strip("/"))
-    elif isinstance(structure, (list, tuple)) and any(map(_is_part, structure)):
-        for place, value in enumerate(structure, 1):
-            yield from _leaves(value, f"{path}/output {place}".strip("/"))
+def _leaves(mean: Any, values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is in `values` for each array in the structure of `mean`, by its path."""
+    if isinstance(mean, Mapping):
+        _check_structure(isinstance(values, Mapping) and values.keys() == mean.keys(), mean, values)
+        for key in mean:
+            yield from _leaves(mean[key], values[key], f"{path}/{key}".strip("/"))
+    elif isinstance(mean, (list, tuple)):
+        _check_structure(isinstance(values, (list, tuple)) and len(values) == len(mean), mean, values)
+        for place, parts in enumerate(zip(mean, values, strict=True), 1):
+            yield from _leaves(*parts, f"{path}/output {place}".strip("/"))
     else:
-        yield path, structure
+        _check_structure(not isinstance(values, Mapping), mean, values)
+        yield path, values
 
 
-def _is_part(value: Any) -> bool:
-    return value is None or hasattr(value, "shape") or isinstance(value, (dict, list, tuple))
+def _check_structure(is_same: bool, mean: Any, values: Any) -> None:
+    if not is_same:
+        raise ValueError(
+            "Expected `y_true` to have the structure of `prediction.mean`. "
+            f"Received: {type(values).__name__} where that is a {type(mean).__name__}"
+        )
 
 
 def _numbers(name: str, mean: Any, variance: Any, y_true: Any) -> NumberOutput:

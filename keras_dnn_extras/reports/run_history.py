@@ -13,6 +13,7 @@ from keras_dnn_extras.reports.csv_history import read_csv
 from keras_dnn_extras.reports.epoch_numbers import Numbering, number_epochs
 
 _NAMED = 4  # columns in a note
+_MISSING = ("", "NA")
 _EPOCH_COLUMNS = ("epoch", "")  # that of CSVLogger, and the index that pandas writes
 
 
@@ -97,20 +98,21 @@ def _run_history(
     epochs: Sequence[Any] | None,
     notes: list[str],
 ) -> RunHistory:
-    numbers = {str(key): _numbers(values) for key, values in columns.items()}
+    columns = {str(key): values for key, values in columns.items()}
+    numbers = {key: _numbers(values) for key, values in columns.items()}
     for key in _EPOCH_COLUMNS:
         if key in numbers:
             column = numbers.pop(key)
             epochs = column if epochs is None else epochs
-    empty = [key for key, values in numbers.items() if not any(v is not None for v in values)]
-    series = {key: values for key, values in numbers.items() if key not in empty}
+    series = {key: values for key, values in numbers.items() if any(v is not None for v in values)}
     if not series:
         raise ValueError(
             f"There is no epoch in `{argument}`, or none with a number in its logs. Pass what a `fit` of "
             f"at least one epoch has recorded. Received: {argument}={received!r}"
         )
-    if empty:
-        notes = [*notes, f"{_listed(empty)}: no numbers, left out."]
+    of_text = [key for key in numbers if key not in series and _has_content(columns[key])]
+    if of_text:
+        notes = [*notes, f"{_listed(of_text)}: no numbers, left out."]
     total = max(map(len, series.values()))
     numbering = number_epochs(epochs, total)
     notes = [*notes, *numbering.notes, *_length_notes(series, total)]
@@ -129,6 +131,13 @@ def _numbers(values: Any) -> list[float | None]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         return []
     return [_number(value) for value in values]
+
+
+def _has_content(values: Any) -> bool:
+    """Return whether there is anything in a column. `CSVLogger` adds columns of NA for validation."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        return True
+    return not all(value is None or (isinstance(value, str) and value in _MISSING) for value in values)
 
 
 def _number(value: Any) -> float | None:

@@ -45,8 +45,7 @@ def _best_epoch(run: RunHistory) -> list[Figure]:
 
 
 def _last_value(sources: Sources, name: str) -> Figure:
-    shown = name if name not in sources.run.series else f"val_{name}"
-    shown = shown if shown in sources.run.series else name
+    shown = f"val_{name}" if f"val_{name}" in sources.run.series else name
     value = sources.run.series[shown].last
     note = ""
     if shown != name and name in sources.run.series:
