@@ -7,6 +7,9 @@ from typing import Any
 from keras_dnn_extras.reports.run_history import RunHistory, read_history
 
 
+_FIELDS_OF_PREDICTION = ("mean", "variance", "num_samples", "predictive_entropy", "mutual_information")
+
+
 @dataclass(frozen=True)
 class Sources:
     """What a report tells of. All but `run` may be None.
@@ -66,9 +69,7 @@ def _check_prediction(prediction: Any, y_true: Any) -> None:
         raise ValueError(
             "`y_true` are the labels of `prediction`. Pass both, or none. Received: prediction=None"
         )
-    if prediction is not None and not all(
-        hasattr(prediction, name) for name in ("mean", "variance", "num_samples", "expected_entropy")
-    ):
+    if prediction is not None and not all(hasattr(prediction, name) for name in _FIELDS_OF_PREDICTION):
         raise TypeError(
             "Expected `prediction` to be an `MCPrediction` as `mc_predict` returns it. "
             f"Received: prediction={prediction!r}"

@@ -23,6 +23,7 @@ LOGS = {
     "clipped_fraction": [0.0, 0.5, 1.0],
     f"gradient_norm/{EVIL}": [1.0, 0.0, INF],
     'gradient_norm/a`b"&': [1e-9, NAN, 1e5],
+    "gradient_norm/$y_2$": [1e-2, 1e-2, 1e-2],
 }
 
 
@@ -96,7 +97,7 @@ def test_the_page_loads_nothing_and_runs_nothing(text):
 
 def test_names_are_shown_as_they_are(text):
     page = Page(text)
-    for name in (EVIL, "$x_1$", "_hidden", 'a`b"&'):
+    for name in (EVIL, "$x_1$", "$y_2$", "_hidden", 'a`b"&'):
         assert any(name in shown for shown in page.texts)
 
 
