@@ -31,9 +31,7 @@ def gradient_section(sources: Sources) -> Section | LeftOut:
     present = tuple(picture for picture in pictures if picture is not None)
     if not present:
         return LeftOut("Gradients", _NO_LOGS)
-    lead = (
-        "Where norms fall by decades from the last layer to the first, the gradients vanish on their way."
-    )
+    lead = "Gradients vanish where their norms fall by decades from the last layer to the first."
     return Section("gradients", "Gradients by layer", present, lead)
 
 
@@ -113,8 +111,8 @@ def _map(sources: Sources, prefix: str) -> Picture | None:
     is_norm = prefix == OF_LAYER
     limits = _limits(sources) if is_norm else {"usual": 1e-3}
     drawing = LayerMap(layers, x, values, limits)
-    what = "gradient norm" if is_norm else "change over weights"
-    title = "Gradient norm of each layer" if is_norm else "Change of the weights over their norm, by layer"
+    what = "gradient norm" if is_norm else "norm of the change / norm of the weights"
+    title = "Gradient norm of each layer" if is_norm else "Relative change of the weights of each layer"
     text = f"{title} by {unit}, {len(layers)} layers: {_range(values)}"
     return Picture(
         _drawing(drawing, unit, what),

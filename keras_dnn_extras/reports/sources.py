@@ -6,7 +6,6 @@ from typing import Any
 
 from keras_dnn_extras.reports.run_history import RunHistory, read_history
 
-
 _FIELDS_OF_PREDICTION = ("mean", "variance", "num_samples", "predictive_entropy", "mutual_information")
 
 

@@ -86,7 +86,7 @@ def _course(run: RunHistory) -> list[Remark]:
         return []
     epoch, lowest = best
     if epoch == series.epochs[-1]:
-        text = "The validation loss was lowest in the last epoch: the model may gain from more epochs."
+        text = "The validation loss was lowest in the last epoch. A longer training may lower it further."
         return [Remark("info", text)]
     if lowest > 0 and np.isfinite(series.last) and series.last > _OVERFITTED * lowest:
         return [_overfitted(run, epoch, series.last / lowest - 1)]
@@ -113,13 +113,8 @@ def _clipping(run: RunHistory) -> list[Remark]:
     if series is None or not np.isfinite(series.values).any() or np.nanmean(series.values) <= 0.5:
         return []
     text = f"Clipping changed {percent(float(np.nanmean(series.values)))} of the updates."
-    return [
-        Remark(
-            "info",
-            text,
-            remedy="The threshold, not the gradient, sets the step length: raise it, or mean it.",
-        )
-    ]
+    remedy = "Its threshold sets the length of most steps. Raise it, unless you want just that."
+    return [Remark("info", text, remedy=remedy)]
 
 
 # -- all metrics -----------------------------------------------------------------------------------
