@@ -4,7 +4,7 @@ from typing import Any
 
 from keras_dnn_extras.reports.blocks import Block, Cell, LeftOut, Picture, Section, Table
 from keras_dnn_extras.reports.figures import Line, draw_lines
-from keras_dnn_extras.reports.metric_names import higher_is_better, metric_names
+from keras_dnn_extras.reports.metric_names import higher_is_better, logarithmic, metric_names
 from keras_dnn_extras.reports.run_history import RunHistory, Series
 from keras_dnn_extras.reports.sources import Sources
 from keras_dnn_extras.reports.svg import BLUE, FAINT
@@ -68,7 +68,7 @@ def _picture(run: RunHistory, baseline: RunHistory, name: str) -> Picture:
     ]
 
     def draw(ax: Any) -> None:
-        draw_lines(ax, lines)
+        draw_lines(ax, lines, logarithmic=logarithmic(name))
 
     text = f"{name} by epoch: this run ends at {number(series.last)}, the baseline at {number(before.last)}"
     return Picture(draw, name, text)

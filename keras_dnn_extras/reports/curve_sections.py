@@ -12,6 +12,7 @@ from keras_dnn_extras.reports.metric_names import (
     RATE,
     higher_is_better,
     learning_rate_of,
+    logarithmic,
     metric_names,
 )
 from keras_dnn_extras.reports.run_history import RunHistory, Series
@@ -46,7 +47,7 @@ def _metric_picture(run: RunHistory, name: str) -> Picture:
     ]
 
     def draw(ax: Any) -> None:
-        draw_lines(ax, lines, breaks=run.later_fits)
+        draw_lines(ax, lines, breaks=run.later_fits, logarithmic=logarithmic(name))
 
     text = f"{name} by epoch: " + "; ".join(_in_words(label, one) for label, (*_, one) in present.items())
     return Picture(draw, name, text)
@@ -100,5 +101,5 @@ def _drawing(line: Line, unit: str) -> Callable[[Any], None]:
     # A cycle ends at next to nothing: by decades its two straight sides would not be seen.
     values = line.values[np.isfinite(line.values)]
     peak_within = len(values) > 2 and 0 < int(values.argmax()) < len(values) - 1
-    logarithmic = spans_decades(values) and not peak_within
-    return lambda ax: draw_lines(ax, [line], unit=unit, logarithmic=logarithmic)
+    by_decades = spans_decades(values) and not peak_within
+    return lambda ax: draw_lines(ax, [line], unit=unit, logarithmic=by_decades)

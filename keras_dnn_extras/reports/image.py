@@ -10,6 +10,7 @@ from keras_dnn_extras.reports.svg import report_style
 
 _WIDTH = 6.0  # inches of one of two columns
 _LINE = 0.26  # inches of a line of text
+_TITLE = 2.8  # lines that it takes
 _CHARACTERS = 120  # of a line
 _DOTS = 110  # per inch
 _MOST_LINES = 30
@@ -24,7 +25,10 @@ def png_image(report: Report) -> bytes:
     pictures = [block for block in blocks if isinstance(block, Picture)]
     rows = [pictures[place : place + 2] for place in range(0, len(pictures), 2)]
     text = _lines(report, blocks)
-    heights = [_LINE * (len(text) + 2), *(_WIDTH * max(one.height for one in row) + 0.7 for row in rows)]
+    heights = [
+        _LINE * (len(text) + _TITLE),
+        *(_WIDTH * max(one.height for one in row) + 0.7 for row in rows),
+    ]
     with report_style():
         figure = Figure(
             figsize=(2 * _WIDTH, sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.15)
@@ -46,10 +50,10 @@ def _draw(part: Any, pictures: list[Picture]) -> None:
 
 
 def _write(part: Any, title: str, lines: list[str]) -> None:
-    part.text(0.02, 0.98, title, va="top", fontsize=18, fontweight="bold")
-    height = len(lines) + 2
+    height = len(lines) + _TITLE
+    part.text(0.02, 1 - 0.5 / height, title, va="top", fontsize=18, fontweight="bold")
     for place, line in enumerate(lines):
-        part.text(0.02, 1 - (place + 1.7) / height, line, va="top", fontsize=11)
+        part.text(0.02, 1 - (place + _TITLE - 0.5) / height, line, va="top", fontsize=11)
 
 
 def _lines(report: Report, blocks: list[Block]) -> list[str]:

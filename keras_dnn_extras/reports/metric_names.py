@@ -66,3 +66,11 @@ def higher_is_better(name: str) -> bool | None:
         if any(re.fullmatch(pattern, part) for part in parts):
             return answer
     return None
+
+
+def logarithmic(name: str) -> bool | None:
+    """Return whether the axis of the metric `name` is logarithmic. None: where its values span decades.
+
+    That of a loss may be, whose lowest values matter. Those of an accuracy do not.
+    """
+    return None if higher_is_better(name) is False else False

@@ -121,6 +121,17 @@ def test_loss_and_metrics_are_drawn_with_their_validation(pyplot):
     assert "training from 3 to 2; validation from 2.5 to 2.6" in loss.text
 
 
+@pytest.mark.parametrize(("name", "scale"), [("mse", "log"), ("accuracy", "linear"), ("other", "linear")])
+def test_a_loss_is_drawn_by_decades_and_an_accuracy_is_not(name, scale, pyplot):
+    history = {name: [0.01, 0.9]}
+    (picture,) = of_kind(metrics_section(sources(history)), Picture)
+    assert drawn(picture, pyplot).get_yscale() == scale
+    assert (
+        drawn(of_kind(comparison_section(sources(history, history)), Picture)[0], pyplot).get_yscale()
+        == scale
+    )
+
+
 def test_the_rate_is_that_of_each_epoch_or_of_each_update_with_the_scheduler(pyplot):
     history = {"loss": [1.0, 1.0], "learning_rate": [0.1, 0.01], "momentum": [0.9, 0.8]}
     rate, momentum = of_kind(rate_section(sources(history)), Picture)
