@@ -16,6 +16,7 @@ _LONGEST = 26  # characters of a label
 _CELLS = 400  # across, before neighbours share one
 _DECADES = 4  # that the colours have at least
 _ROW = 0.034  # of the width of a picture, that a label is high
+_MARK = "#111111"  # dark on any page
 NOT_MEASURED = "#c9ced6"
 
 
@@ -69,7 +70,7 @@ class LayerMap:
         for limit in self.limits.values():
             if mesh.norm.vmin <= limit <= mesh.norm.vmax:
                 bar.ax.axvline(limit, color="white", linewidth=4)
-                bar.ax.axvline(limit, color="black", linewidth=1.6)
+                bar.ax.axvline(limit, color=_MARK, linewidth=1.6)
 
     def _label_rows(self, ax: Any) -> None:
         every = -(-len(self.layers) // _LABELS)

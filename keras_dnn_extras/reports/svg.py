@@ -21,6 +21,8 @@ _IN_PAGE = {
     GREEN: "var(--green)",
     PURPLE: "var(--purple)",
     RED: "var(--red)",
+    "#000000": "currentColor",
+    "#707070": "var(--faint)",
     INK: "currentColor",
     FAINT: "var(--faint)",
     GRID: "var(--grid)",

@@ -1,6 +1,8 @@
 """How sure predictions are, and whether they may be."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras.reports.blocks import Block, LeftOut, Picture, Remark, Section, Table
-from keras_dnn_extras.reports.figures import Line, draw_lines, thinned
+from keras_dnn_extras.reports.figures import Line, draw_lines
 from keras_dnn_extras.reports.predictions import ClassOutput, NumberOutput, outputs_of
 from keras_dnn_extras.reports.sources import Sources
 from keras_dnn_extras.reports.svg import BLUE, FAINT
@@ -16,6 +18,7 @@ from keras_dnn_extras.reports.wording import number, percent
 
 _TITLE = "Uncertainty and calibration"
 _BINS = 30
+_POINTS = 600  # of a curve
 _OFF = 0.05  # between confidence and accuracy, from which it is worth a sentence
 
 
@@ -87,13 +90,13 @@ def _with_labels(output: ClassOutput, labels: np.ndarray, rows: list[tuple[str, 
         *_judgement(output, float(confidence.mean()), float(correct.mean())),
         _table(output, scores + rows),
         Picture(
-            lambda ax: plot_reliability(labels, probabilities, ax=ax),
+            _untitled(partial(plot_reliability, labels, probabilities)),
             _titled(output, "Reliability"),
             f"Accuracy by confidence; the expected calibration error is {number(error)}",
             "Below the diagonal the model is surer than it is right.",
         ),
         Picture(
-            lambda ax: plot_uncertainty(correct, entropy, bins=_BINS, ax=ax),
+            _untitled(partial(plot_uncertainty, correct, entropy, bins=_BINS)),
             _titled(output, "Uncertainty of right and wrong predictions"),
             f"Histograms of predictive entropy: {correct.sum()} right and {(~correct).sum()} wrong ones",
             "Predictive entropy in nats. Wrong predictions should lie further to the right.",
@@ -155,13 +158,30 @@ def _table(output: ClassOutput | NumberOutput, rows: list[tuple[str, str]]) -> T
 def _risk_picture(
     output: ClassOutput | NumberOutput, errors: np.ndarray, uncertainty: np.ndarray
 ) -> Picture:
-    from keras_dnn_extras.uncertainty import RiskCoverage, risk_coverage
+    from keras_dnn_extras.uncertainty import risk_coverage
 
     curve = risk_coverage(errors, uncertainty)
-    shown = RiskCoverage(*thinned(curve.coverage, curve.risk), curve.aurc)
     text = f"Mean error by the share of predictions kept, the most certain first; area {number(curve.aurc)}"
     caption = "What the error would be, were the least certain predictions left to somebody else."
-    return Picture(shown.plot, _titled(output, "Risk and coverage"), text, caption)
+    return Picture(_untitled(_thinned(curve).plot), _titled(output, "Risk and coverage"), text, caption)
+
+
+def _thinned(curve: Any) -> Any:
+    """Return a `RiskCoverage` with fewer points, the last one among them."""
+    points = len(curve.risk)
+    places = np.unique(np.linspace(0, points - 1, min(points, _POINTS)).round().astype(int))
+    arrays = {name: values for name, values in vars(curve).items() if isinstance(values, np.ndarray)}
+    return replace(curve, **{name: values[places] for name, values in arrays.items()})
+
+
+def _untitled(plot: Callable[..., Any]) -> Callable[[Any], None]:
+    """Return what draws `plot` without the title that it may write: the page has one."""
+
+    def draw(ax: Any) -> None:
+        plot(ax=ax)
+        ax.set_title("")
+
+    return draw
 
 
 def _histogram(output: ClassOutput | NumberOutput, values: np.ndarray, title: str, unit: str) -> Picture:
