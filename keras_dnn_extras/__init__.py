@@ -1,5 +1,11 @@
 """Custom layers and callbacks that train deep networks with Keras 3."""
 
+from keras_dnn_extras._version import __version__ as __version__
+from keras_dnn_extras.command_line import answer_early
+
+answer_early()  # before Keras is imported below, which takes seconds
+del answer_early
+
 from keras_dnn_extras.fusion import Fusion, FusionReport, FusionResult, Kept, fuse_batch_norm
 from keras_dnn_extras.gradients import GradientFinding, GradientNormMonitor
 from keras_dnn_extras.guidance import Recipe, dnn, recipe
@@ -30,6 +36,7 @@ from keras_dnn_extras.pretraining import (
     pretrain_autoencoder,
     pretrain_auxiliary,
 )
+from keras_dnn_extras.reports import training_report
 from keras_dnn_extras.transfer import GradualUnfreezing, fine_tune, freeze, replace_head, unfreeze
 from keras_dnn_extras.uncertainty import (
     Entropies,
@@ -53,8 +60,6 @@ from keras_dnn_extras.uncertainty import (
     to_deterministic,
     to_mc_dropout,
 )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Candidates",
@@ -111,6 +116,7 @@ __all__ = [
     "sparsity",
     "to_deterministic",
     "to_mc_dropout",
+    "training_report",
     "unfreeze",
     "zero_small_weights",
 ]

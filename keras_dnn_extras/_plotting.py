@@ -1,5 +1,6 @@
 """What all pictures have in common: their axes, colours, titles and legends."""
 
+from importlib.util import find_spec
 from typing import Any
 
 # Told apart with any colour vision.
@@ -26,13 +27,9 @@ def axes(ax: Any = None) -> Any:
                 f"that `subplots` returns. Received: ax={ax!r}"
             )
         return ax
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError(
-            "`plot` draws with matplotlib, which is not installed. Install it with "
-            '`pip install "keras-dnn-extras[plot]"`.'
-        ) from error
+    check_matplotlib("plot")
+    from matplotlib import pyplot
+
     return pyplot.subplots(layout="constrained")[1]
 
 
@@ -65,3 +62,12 @@ def _add_legend(ax: Any, handles: list, caption: str | None) -> None:
         borderaxespad=0.2,
         frameon=False,
     )
+
+
+def check_matplotlib(name: str) -> None:
+    """Raise an ImportError that says how to install matplotlib if `name`, which needs it, has none."""
+    if find_spec("matplotlib") is None:
+        raise ImportError(
+            f"`{name}` draws with matplotlib, which is not installed. Install it with "
+            "`python -m pip install matplotlib`."
+        )

@@ -5,20 +5,37 @@ import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-import keras
-
-from keras_dnn_extras.command_line.files import destination, keras_path, save
+from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path, save
 from keras_dnn_extras.command_line.problems import reported_as
-from keras_dnn_extras.fusion import fuse_batch_norm
+from keras_dnn_extras.command_line.progress import progress
+
+_DESCRIPTION = """Fold the batch normalizations of a saved model into the layers around them.
+
+The result gives the same predictions with fewer layers, which is faster. It is a plain Keras model
+for inference, not for training. What was folded, and what stays and why, is printed. The result is
+compared with the model before it is written."""
+
+_EPILOG = """examples:
+  %(prog)s model.keras fused.keras
+  %(prog)s model.keras model.keras                     in place of the model
+  %(prog)s model.keras fused.keras --import my_layers  with classes of your own
+
+exit status: 0 written, 2 wrong usage or a file that cannot be used, 130 interrupted.
+OUT.keras is written whole or not at all."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command and its arguments to the parsers of `commands`."""
-    parser = commands.add_parser("fuse", help="fold batch normalizations into the layers around them")
-    parser.add_argument("source", metavar="IN.keras", help="a saved model")
+    parser = commands.add_parser(
+        "fuse",
+        help="fold batch normalizations into the layers around them",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="IN.keras", help="a saved model, .keras or .h5")
     parser.add_argument(
         "target", metavar="OUT.keras", type=keras_path, help="where the model for inference goes"
     )
@@ -30,27 +47,40 @@ def add_parser(commands: Any) -> None:
         default=[],
         help="a module that registers classes of the model, of the current folder too; may be repeated",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(check=check, run=run, needs_keras=True)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def check(arguments: argparse.Namespace) -> None:
+    """Raise where a file cannot be used, before anything is imported or loaded."""
+    with reported_as(f"{arguments.target}: cannot be written"):
+        destination(arguments.target)
+    with reported_as(f"{arguments.source}: cannot be loaded"):
+        check_keras_file(arguments.source)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Fuse the model of one file, save it to another, and print what was folded."""
-    _fuse(arguments.source, arguments.target, arguments.modules)
-
-
-def _fuse(source: str, target: pathlib.Path, modules: Sequence[str]) -> None:
-    with reported_as(f"{target}: cannot be written"):
-        path = destination(target)
-    for module in modules:
+    for module in arguments.modules:
         with reported_as(f"{module}: cannot be imported"):
             _import(module)
-    with reported_as(f"{source}: cannot be loaded"):
+    _print(_fused(arguments.source, arguments.target, arguments.quiet))
+    return 0
+
+
+def _fused(source: str, target: pathlib.Path, quiet: bool) -> object:
+    """Write the fused model and return the report."""
+    import keras
+
+    from keras_dnn_extras.fusion import fuse_batch_norm
+
+    with reported_as(f"{source}: cannot be loaded"), progress(f"loading {source}", quiet=quiet):
         model = keras.saving.load_model(source, compile=False)
-    with reported_as(f"{source}: cannot be fused"):
+    with reported_as(f"{source}: cannot be fused"), progress("folding and comparing", quiet=quiet):
         result = fuse_batch_norm(model)
-    with reported_as(f"{target}: cannot be written"):
-        save(result.model, path)
-    _print(result.report)
+    with reported_as(f"{target}: cannot be written"), progress(f"writing {target}", quiet=quiet):
+        save(result.model, destination(target))
+    return result.report
 
 
 def _print(report: object) -> None:

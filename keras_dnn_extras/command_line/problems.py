@@ -12,13 +12,15 @@ class UnusableError(Exception):
 
 
 @contextlib.contextmanager
-def reported_as(problem: str) -> Iterator[None]:
-    """Raise any exception as an `UnusableError` that says `problem` and the reason."""
+def reported_as(
+    problem: str, kinds: tuple[type[BaseException], ...] = (Exception, SystemExit)
+) -> Iterator[None]:
+    """Raise any exception of these `kinds` as an `UnusableError` that says `problem` and the reason."""
     try:
         yield
     # Keras checks no file that it loads. A damaged one raises whatever its reader, its code or an allocator
     # meets: RecursionError, AttributeError, IndexError, MemoryError, RuntimeError. A module may exit.
-    except (Exception, SystemExit) as error:
+    except kinds as error:
         raise UnusableError(f"{problem}: {_reason(error)}") from error
 
 

@@ -1,5 +1,6 @@
 """python -m keras_dnn_extras: what it prints, writes and returns."""
 
+import io
 import json
 import os
 import subprocess
@@ -140,6 +141,47 @@ def test_wrong_and_missing_bytes_are_an_exit_status_of_2(suffix, begin, length, 
     assert printed.startswith(f"{path}: cannot be loaded: ")
     assert printed.count("\n") == 1
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("in.keras", None, "there is no such file"),
+        ("im.keras", None, "there is no such file; is it "),
+        ("in.keras", b"", "it is empty"),
+        ("in.keras", b"epoch,loss", "it is no model of Keras (.keras or .h5), or not all of one"),
+        ("in.weights.h5", b"\x89HDF\r\n\x1a\n and more", "it holds the weights of a model alone"),
+        ("in.keras", {"weights.txt": "1"}, "it is an archive, and no model of Keras"),
+        ("folder", None, "it is a folder"),
+    ],
+)
+def test_a_file_that_is_no_model_is_named_before_keras_reads_it(
+    name, content, said, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(keras.saving, "load_model", unread)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "i.keras").write_bytes(b"")
+    path = tmp_path / name
+    if isinstance(content, dict):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(*content.popitem())
+    elif content is not None:
+        path.write_bytes(content)
+    assert main(["fuse", str(path), str(tmp_path / "out.keras")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{path}: cannot be loaded: {said}")
+    assert printed.count("\n") == 1
+
+
+def test_fuse_shows_what_it_is_at_on_a_terminal_unless_it_is_to_be_quiet(source, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for options, shown in (([], True), (["--quiet"], False)):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        assert main(["fuse", str(source), str(tmp_path / "out.keras"), *options]) == 0
+        assert ("folding and comparing" in sys.stderr.getvalue()) is shown
 
 
 def test_code_in_a_file_is_not_run(tmp_path, capsys):
