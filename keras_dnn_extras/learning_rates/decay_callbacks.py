@@ -17,11 +17,13 @@ from keras_dnn_extras._arguments import (
     check_rate,
     config_of,
 )
-from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep
+from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep, UpdateFreq
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import PowerDecay
+from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -38,9 +40,13 @@ class ExponentialLR(LearningRateCallback):
         decay_rate: float > 0, the factor per `decay_steps` or per `decay_epochs`.
         decay_steps: float > 0, in updates.
         decay_epochs: float > 0, in epochs.
-        initial_learning_rate: float > 0, the rate of update 0. None: that of the optimizer when `fit` is
-            called. A `fit` that continues another from `initial_epoch` needs to be told.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`. None: that of the optimizer when `fit` is called. A `fit` that continues another
+            from `initial_epoch` needs to be told.
         staircase: bool. True changes the rate only after each whole `decay_steps` or `decay_epochs`.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -54,9 +60,10 @@ class ExponentialLR(LearningRateCallback):
 
     Raises:
         ValueError: a value is out of its range, or none or both of `factor` and `decay_rate` are given,
-            or none or both of `decay_steps` and `decay_epochs`. When `fit` begins: the model is not
-            compiled, or its optimizer has no single learning rate, or a schedule for it; another callback
-            sets the rate too; `decay_epochs` is given and the length of an epoch is unknown.
+            or none or both of `decay_steps` and `decay_epochs`, or the search has no suggestion. When `fit`
+            begins: the model is not compiled, or its optimizer has no single learning rate, or a schedule
+            for it; another callback sets the rate too; `decay_epochs` is given and the length of an epoch
+            is unknown.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -83,16 +90,17 @@ class ExponentialLR(LearningRateCallback):
         decay_rate: float | None = None,
         decay_steps: float | None = None,
         decay_epochs: float | None = None,
-        initial_learning_rate: float | None = None,
+        initial_learning_rate: float | LearningRateSearch | None = None,
         staircase: bool = False,
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.factor = factor
         self.decay_rate = decay_rate
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
-        self.initial_learning_rate = initial_learning_rate
+        self.initial_learning_rate = _initial(initial_learning_rate)
         self.staircase = staircase
         self.losses: list[float] = []
         _check_one_of(factor=factor, decay_rate=decay_rate)
@@ -100,7 +108,6 @@ class ExponentialLR(LearningRateCallback):
             _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
         else:
             _check_none_of("factor", decay_steps=decay_steps, decay_epochs=decay_epochs)
-        _check_initial(initial_learning_rate)
         check_bool("staircase", staircase)
 
     @property
@@ -149,8 +156,12 @@ class PowerLR(LearningRateCallback):
         decay_steps: float > 0, in updates. Either this or `decay_epochs`.
         decay_epochs: float > 0, in epochs.
         power: float >= 0.
-        initial_learning_rate: float > 0, the rate of update 0. None: that of the optimizer when `fit` is
-            called. A `fit` that continues another from `initial_epoch` needs to be told.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`. None: that of the optimizer when `fit` is called. A `fit` that continues another
+            from `initial_epoch` needs to be told.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -160,9 +171,9 @@ class PowerLR(LearningRateCallback):
 
     Raises:
         ValueError: a value is out of its range, or none or both of `decay_steps` and `decay_epochs` are
-            given. When `fit` begins: the model is not compiled, or its optimizer has no single learning
-            rate, or a schedule for it; another callback sets the rate too; `decay_epochs` is given and
-            the length of an epoch is unknown.
+            given, or the search has no suggestion. When `fit` begins: the model is not compiled, or its
+            optimizer has no single learning rate, or a schedule for it; another callback sets the rate too;
+            `decay_epochs` is given and the length of an epoch is unknown.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -188,16 +199,16 @@ class PowerLR(LearningRateCallback):
         decay_steps: float | None = None,
         decay_epochs: float | None = None,
         power: float = 1.0,
-        initial_learning_rate: float | None = None,
+        initial_learning_rate: float | LearningRateSearch | None = None,
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
         self.power = power
-        self.initial_learning_rate = initial_learning_rate
+        self.initial_learning_rate = _initial(initial_learning_rate)
         _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
-        _check_initial(initial_learning_rate)
         PowerDecay(1.0, 1.0, power)  # checks `power`
 
     def get_config(self) -> dict[str, Any]:
@@ -223,6 +234,9 @@ class PiecewiseConstantLR(LearningRateCallback):
         boundaries: increasing list of numbers >= 0. An epoch may be a float: 2.5 is in its middle.
         values: list of floats >= 0, one more than `boundaries`.
         unit: `"epoch"` or `"update"`, what the boundaries count, from 0.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -259,9 +273,10 @@ class PiecewiseConstantLR(LearningRateCallback):
         values: Sequence[float],
         *,
         unit: str = "epoch",
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.boundaries = boundaries
         self.values = values
         self.unit = unit
@@ -297,9 +312,12 @@ def _decay_steps(callback: Any, fit: Timeline | FitToCome) -> float:
     return callback.decay_epochs * fit.updates_per_epoch
 
 
-def _check_initial(initial_learning_rate: float | None) -> None:
-    if initial_learning_rate is not None:
-        check_in_float32("initial_learning_rate", initial_learning_rate)
+def _initial(rate: float | LearningRateSearch | None) -> float | None:
+    if rate is None:
+        return None
+    rate = rate_of("initial_learning_rate", rate)
+    check_in_float32("initial_learning_rate", rate)
+    return rate
 
 
 def _check_one_of(**arguments: float | None) -> None:

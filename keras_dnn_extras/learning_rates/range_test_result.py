@@ -36,7 +36,8 @@ class LearningRateSearch:
             longest descent. `"slide"`: the left end of a window that slides down from the right until its
             ends are alike steep. `"steep"`: where the loss falls fastest. `"minimum"`: a tenth of the
             rate of the least loss.
-        suggestion: float or None, the valley's: a rate to train with, or the peak of 1cycle.
+        suggestion: float or None, the valley's: a rate to train with, or the peak of 1cycle, which
+            `OneCycleScheduler(search)` takes from here.
         reason: str, a sentence or two about why it is this one, or none.
 
     Raises:

@@ -19,6 +19,8 @@ from keras_dnn_extras._arguments import (
 )
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
+from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -31,7 +33,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     well, which a schedule inside an optimizer cannot, use the callback `OneCycleScheduler`.
 
     Args:
-        max_learning_rate: float > 0, the rate at the peak.
+        max_learning_rate: float > 0, the rate at the peak, or a `LearningRateSearch` for its `suggestion`.
         total_steps: int > 0, the number of updates of the cycle. Past it, the last value. Keras asks
             a schedule once per batch, so count batches here with `gradient_accumulation_steps`.
         warmup_fraction: float in [0, 1], the share of the updates up to the peak. With three phases
@@ -52,7 +54,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         curve: the same as a function of NumPy arrays of update numbers, in float64.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or the search has no suggestion.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -67,7 +69,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        max_learning_rate: float,
+        max_learning_rate: float | LearningRateSearch,
         total_steps: int,
         *,
         warmup_fraction: float = 0.45,
@@ -78,7 +80,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         name: str | None = None,
     ):
         super().__init__()
-        self.max_learning_rate = max_learning_rate
+        self.max_learning_rate = max_learning_rate = rate_of("max_learning_rate", max_learning_rate)
         self.total_steps = total_steps
         self.warmup_fraction = warmup_fraction
         self.three_phase = three_phase
@@ -148,7 +150,8 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
     is half the initial rate after `decay_steps` updates, a third after twice as many, and so on.
 
     Args:
-        initial_learning_rate: float > 0, the rate of update 0.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`.
         decay_steps: float > 0, in updates.
         power: float >= 0. 0 is a constant rate.
         name: str or None, the name of the schedule.
@@ -163,7 +166,7 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
         curve: the same as a function of NumPy arrays of update numbers, in float64.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or the search has no suggestion.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -178,18 +181,18 @@ class PowerDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
+        initial_learning_rate: float | LearningRateSearch,
         decay_steps: float,
         power: float = 1.0,
         *,
         name: str | None = None,
     ):
         super().__init__()
-        self.initial_learning_rate = initial_learning_rate
+        self.initial_learning_rate = rate_of("initial_learning_rate", initial_learning_rate)
         self.decay_steps = decay_steps
         self.power = power
         self.name = name
-        check_in_float32("initial_learning_rate", initial_learning_rate)
+        check_in_float32("initial_learning_rate", self.initial_learning_rate)
         check_in_float32("decay_steps", decay_steps)
         check_number("power", power, "at least 0 and finite", lambda value: 0 <= value < math.inf)
 

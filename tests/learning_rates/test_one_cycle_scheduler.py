@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -752,3 +753,25 @@ def test_plot_tells_how_to_install_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "keras-dnn-extras\[plot\]"'):
         kdx.OneCycleScheduler(0.1, 10).plot()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_it_warns_of_early_stopping_once_a_fit(nested):
+    scheduler, stopping = kdx.OneCycleScheduler(0.1), keras.callbacks.EarlyStopping("loss")
+    callbacks = [scheduler, keras.callbacks.CallbackList([stopping]) if nested else stopping]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        truth.linear_model(keras.optimizers.SGD(0.1)).fit(
+            *truth.data(2), epochs=2, callbacks=callbacks, verbose=0
+        )
+    messages = [str(w.message) for w in caught if "EarlyStopping" in str(w.message)]
+    assert len(messages) == 1
+    assert "Remove `EarlyStopping`" in messages[0]
+
+
+def test_it_does_not_warn_where_nothing_stops_early():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        truth.linear_model(keras.optimizers.SGD(0.1)).fit(
+            *truth.data(2), callbacks=[kdx.OneCycleScheduler(0.1)], verbose=0
+        )
