@@ -1,6 +1,11 @@
 """Where plots get their axes from."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any  # matplotlib is imported where it draws
 
 
 def axes(ax: Any = None) -> Any:
@@ -22,6 +27,6 @@ def axes(ax: Any = None) -> Any:
     except ImportError as error:
         raise ImportError(
             "`plot` draws with matplotlib, which is not installed. Install it with "
-            '`pip install "keras-dnn-extras[plot]"`.'
+            "`python -m pip install matplotlib`."
         ) from error
     return pyplot.subplots(layout="constrained")[1]

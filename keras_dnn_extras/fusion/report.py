@@ -9,6 +9,7 @@ import numpy as np
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._graphs import Usage
 from keras_dnn_extras._models import layers_by_path
+from keras_dnn_extras.fusion.folding import Direction
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.verification import Comparison
 
@@ -25,7 +26,7 @@ class Fusion:
 
     batch_norm: str
     into: str
-    direction: str
+    direction: Direction
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from keras_dnn_extras._arguments import (
     config_of,
 )
 from keras_dnn_extras._models import innermost_optimizer
+from keras_dnn_extras._plotting import Axes
 from keras_dnn_extras._training_step import BatchLogsCallback, GradientProbe, TrainingStep, UpdateFreq
 from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
-from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding, Thresholds
+from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding, OnProblem, Thresholds
 from keras_dnn_extras.gradients.heatmap import draw_history
 from keras_dnn_extras.gradients.norm_collector import NormCollector
 
@@ -100,7 +101,7 @@ class GradientNormMonitor(BatchLogsCallback):
         update_ratios: bool = False,
         vanishing_threshold: float = 1e-7,
         exploding_threshold: float = 1e3,
-        on_problem: str = "warn",
+        on_problem: OnProblem = "warn",
         verbose: int = 0,
     ):
         super().__init__(update_freq)
@@ -185,7 +186,7 @@ class GradientNormMonitor(BatchLogsCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
         Without `per_layer`, the norm of all gradients together, and the clipped one where clipping changed
@@ -223,5 +224,5 @@ def _check_arguments(monitor: GradientNormMonitor) -> None:
         expected,
         lambda v: v > monitor.vanishing_threshold,
     )
-    check_choice("on_problem", monitor.on_problem, ("warn", "raise", "ignore"))
+    check_choice("on_problem", monitor.on_problem, OnProblem)
     check_verbose(monitor.verbose)

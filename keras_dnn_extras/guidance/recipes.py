@@ -1,9 +1,11 @@
 """The guidelines of practice as data."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from keras_dnn_extras._arguments import check_choice
+
+RecipeName = Literal["default", "self_normalizing", "sparse", "low_latency", "risk_sensitive"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Recipe:
         note: what goes with it, and is up to the user.
     """
 
-    name: str
+    name: RecipeName
     kernel_initializer: str = "he_normal"
     activation: str = "elu"
     batch_norm_from: int | None = 3
@@ -77,7 +79,7 @@ class Recipe:
         return "none"
 
 
-_RECIPES = {
+_RECIPES: dict[RecipeName, Recipe] = {
     each.name: each
     for each in (
         Recipe("default"),
@@ -116,7 +118,7 @@ _RECIPES = {
 }
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: RecipeName) -> Recipe:
     """Return what `dnn` builds by the recipe `name`, as data.
 
     Args:
@@ -153,5 +155,5 @@ def recipe(name: str) -> Recipe:
 
 def recipe_named(name: Any, argument: str) -> Recipe:
     """Return the recipe `name`, an `argument` that may be of any type."""
-    check_choice(argument, name, _RECIPES)
+    check_choice(argument, name, RecipeName)
     return _RECIPES[name]

@@ -10,7 +10,7 @@ import keras
 from keras_dnn_extras._arguments import check_choice, check_positive
 from keras_dnn_extras._graphs import Graph, checked_inputs
 from keras_dnn_extras._keras_internals import flat_layers, functional_of
-from keras_dnn_extras._models import batches, check_model
+from keras_dnn_extras._models import Data, batches, check_model
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
 from keras_dnn_extras.inference import engines
 from keras_dnn_extras.inference.measuring import Bench, Candidates, Latency
@@ -51,7 +51,11 @@ class CompiledModel:
 
 
 def compile_for_inference(
-    model: keras.Model, *, batch_size: int | None = 1, engine: str = "auto", inputs: Any = None
+    model: keras.Model,
+    *,
+    batch_size: int | None = 1,
+    engine: engines.Engine = "auto",
+    inputs: Data | None = None,
 ) -> CompiledModel:
     """Return a function of NumPy arrays that computes `model` in inference mode, with low latency.
 
@@ -125,7 +129,7 @@ def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:
     check_model("model", model)
     if batch_size is not None:
         check_positive("batch_size", batch_size, Integral)
-    check_choice("engine", engine, ("auto", *engines.ENGINES))
+    check_choice("engine", engine, engines.Engine)
 
 
 def _sample(model: keras.Model, inputs: Any) -> Any:

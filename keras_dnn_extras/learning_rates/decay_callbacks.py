@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -24,6 +24,8 @@ from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, Le
 from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import PowerDecay
 from keras_dnn_extras.learning_rates.suggested_rate import rate_of
+
+BoundaryUnit = Literal["epoch", "update"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -272,7 +274,7 @@ class PiecewiseConstantLR(LearningRateCallback):
         boundaries: Sequence[float],
         values: Sequence[float],
         *,
-        unit: str = "epoch",
+        unit: BoundaryUnit = "epoch",
         update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
@@ -289,7 +291,7 @@ class PiecewiseConstantLR(LearningRateCallback):
                 "Expected `values` to have one element more than `boundaries`. "
                 f"Received: boundaries={boundaries}, values={values}"
             )
-        check_choice("unit", unit, ("epoch", "update"))
+        check_choice("unit", unit, BoundaryUnit)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **config_of(self, "boundaries", "values", "unit")}

@@ -12,6 +12,7 @@ import numpy as np
 from keras_dnn_extras._arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
+from keras_dnn_extras._plotting import Axes
 from keras_dnn_extras._training_step import (
     BatchLogsCallback,
     ScheduledHyperparameters,
@@ -184,7 +185,9 @@ class LearningRateCallback(BatchLogsCallback):
             return self._constant_momentum
         return self._step.part(ScheduledHyperparameters).first_of_epoch(self._scheduled[name])
 
-    def plot(self, ax: Any = None, *, epochs: int | None = None, steps_per_epoch: int | None = None) -> Any:
+    def plot(
+        self, ax: Axes | None = None, *, epochs: int | None = None, steps_per_epoch: int | None = None
+    ) -> Axes:
         """Draw the learning rate, and the momentum where it moves, over the updates.
 
         After a `fit`, what was in force in it, as in `history`; before, what will be.

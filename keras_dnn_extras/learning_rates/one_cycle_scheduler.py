@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from keras_dnn_extras._arguments import PACKAGE, check_number, config_of
 from keras_dnn_extras._models import innermost_optimizer, momentum_names, recovers_weights_by_momentum
 from keras_dnn_extras._training_step import Timeline, UpdateFreq
-from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.curves import Anneal, Curve
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
 from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import OneCycle
@@ -73,10 +73,10 @@ class OneCycleScheduler(LearningRateCallback):
         *,
         warmup_fraction: float = 0.45,
         three_phase: bool = True,
-        anneal: str = "linear",
+        anneal: Anneal = "linear",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
-        cycle_momentum: bool | str = "auto",
+        cycle_momentum: bool | Literal["auto"] = "auto",
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
         update_freq: UpdateFreq = "epoch",

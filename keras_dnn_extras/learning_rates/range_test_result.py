@@ -8,15 +8,17 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._plotting import Axes, axes
 from keras_dnn_extras.learning_rates import suggestions
 from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
+from keras_dnn_extras.learning_rates.suggestions import Floats
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class LearningRateSearch:
     """What a learning-rate range test has found: rates, losses, and which rate to take.
 
@@ -59,14 +61,22 @@ class LearningRateSearch:
         (https://arxiv.org/abs/1506.01186). The suggestions are those of fastai's `lr_find`.
     """
 
-    learning_rates: Any
-    losses: Any
+    learning_rates: Floats
+    losses: Floats
     divergence_factor: float = 4.0
     steps: int | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("learning_rates", "losses"):
-            object.__setattr__(self, name, _vector(name, getattr(self, name)))
+    def __init__(
+        self,
+        learning_rates: Sequence[float] | NDArray[Any],
+        losses: Sequence[float] | NDArray[Any],
+        divergence_factor: float = 4.0,
+        steps: int | None = None,
+    ):
+        arrays = {"learning_rates": learning_rates, "losses": losses}
+        fields = {name: _vector(name, values) for name, values in arrays.items()}
+        # The class is frozen.
+        vars(self).update(fields, divergence_factor=divergence_factor, steps=steps)
         rates = self.learning_rates
         if len(rates) != len(self.losses):
             raise ValueError(
@@ -83,7 +93,7 @@ class LearningRateSearch:
             check_positive("steps", self.steps, Integral)
 
     @cached_property
-    def smoothed_losses(self) -> np.ndarray:
+    def smoothed_losses(self) -> Floats:
         return suggestions.smoothed(self.losses)
 
     @cached_property
@@ -117,7 +127,7 @@ class LearningRateSearch:
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSearch":
         return cls(**config)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the losses over the learning rates, smoothed and not, and mark the suggestions.
 
         Args:
@@ -143,7 +153,7 @@ class LearningRateSearch:
         return ax
 
 
-def _vector(name: str, values: Any) -> np.ndarray:
+def _vector(name: str, values: Any) -> Floats:
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
         raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
     vector = real_array(name, values)

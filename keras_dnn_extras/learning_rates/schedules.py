@@ -11,6 +11,7 @@ from keras import ops
 from keras_dnn_extras._arguments import (
     PACKAGE,
     check_bool,
+    check_choice,
     check_in_float32,
     check_number,
     check_positive,
@@ -18,7 +19,7 @@ from keras_dnn_extras._arguments import (
     config_of,
 )
 from keras_dnn_extras.learning_rates import curves
-from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.curves import Anneal, Curve
 from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
@@ -74,7 +75,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         *,
         warmup_fraction: float = 0.45,
         three_phase: bool = True,
-        anneal: str = "linear",
+        anneal: Anneal = "linear",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         name: str | None = None,
@@ -92,8 +93,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         check_in_float32("total_steps", total_steps, Integral)
         check_number("warmup_fraction", warmup_fraction, "in [0, 1]", lambda value: 0 <= value <= 1)
         check_bool("three_phase", three_phase)
-        if anneal not in curves.ANNEALS:
-            raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
+        check_choice("anneal", anneal, Anneal)
         check_positive("div_factor", div_factor)
         check_positive("final_div_factor", final_div_factor)
         low, _, final = self._corners()
@@ -243,7 +243,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        schedule: Any,
+        schedule: keras.optimizers.schedules.LearningRateSchedule | float,
         warmup_steps: int,
         *,
         start: float = 0.0,
@@ -275,9 +275,8 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
             return ops.where(step < self.warmup_steps, rising(ops.cast(step, "float32"), ops), following)
 
     def _following(self, step: Any) -> Any:
-        if isinstance(self.schedule, Real):
-            return ops.cast(self.schedule, "float32")
-        return ops.cast(self.schedule(step), "float32")
+        rate = self.schedule(step) if callable(self.schedule) else self.schedule
+        return ops.cast(rate, "float32")
 
     def get_config(self) -> dict[str, Any]:
         schedule = config_of(self, "schedule")["schedule"]

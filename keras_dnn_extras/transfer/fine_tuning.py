@@ -7,6 +7,7 @@ import keras
 
 from keras_dnn_extras._arguments import check_in_float32, check_number, check_positive, positive_float
 from keras_dnn_extras._models import (
+    Data,
     built,
     check_recompilable,
     compiled_optimizer,
@@ -28,8 +29,8 @@ from keras_dnn_extras.transfer.training_plan import training_plan
 
 def fine_tune(
     model: keras.Model,
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data | None = None,
     *,
     epochs: int,
     frozen_epochs: int = 1,

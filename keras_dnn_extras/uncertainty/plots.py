@@ -1,19 +1,20 @@
 """Pictures of uncertainty: what is right and wrong, how calibrated it is, and bands of regressions."""
 
 from numbers import Integral
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import check_number, real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._plotting import Axes, axes
 from keras_dnn_extras.uncertainty.metrics import expected_calibration_error, reliability
 
 _MOST_BINS = 10_000  # each is a patch of its own in the picture
 
 
-def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Any = None) -> Any:
+def plot_uncertainty(
+    correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Axes | None = None
+) -> Axes:
     """Draw histograms of the uncertainty of right and of wrong predictions.
 
     Where uncertainty is of use, the wrong ones are further to the right.
@@ -62,7 +63,9 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
     return ax
 
 
-def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, ax: Any = None) -> Any:
+def plot_reliability(
+    y_true: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, ax: Axes | None = None
+) -> Axes:
     """Draw accuracy by confidence. Points below the diagonal are of too high confidence.
 
     Args:
@@ -101,7 +104,14 @@ def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int =
     return ax
 
 
-def plot_band(x: ArrayLike, mean: ArrayLike, std: ArrayLike, *, data: Any = None, ax: Any = None) -> Any:
+def plot_band(
+    x: ArrayLike,
+    mean: ArrayLike,
+    std: ArrayLike,
+    *,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a regression with bands of one and two standard deviations.
 
     Args:

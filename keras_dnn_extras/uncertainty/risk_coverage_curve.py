@@ -1,13 +1,12 @@
 """Risk-coverage curves: the error of a model that may abstain."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import real_array
-from keras_dnn_extras._plotting import axes
+from keras_dnn_extras._plotting import Axes, axes
 from keras_dnn_extras.uncertainty.metrics import Floats
 
 
@@ -25,7 +24,7 @@ class RiskCoverage:
     risk: Floats
     aurc: float
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the risk by coverage.
 
         Args:
