@@ -477,7 +477,7 @@ def test_an_engine_of_another_backend_or_not_installed_is_told(monkeypatch):
     with pytest.raises(ValueError, match=f"not with the {BACKEND} backend. Pass one that can: 'numpy'"):
         kdx.compile_for_inference(dense_model(), engine=other)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="not installed: onnxruntime"):
+    with pytest.raises(ValueError, match=r"not installed: onnxruntime.*`python -m pip install onnxruntime"):
         kdx.compile_for_inference(dense_model(), engine="onnxruntime")
 
 

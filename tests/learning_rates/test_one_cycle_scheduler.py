@@ -751,7 +751,7 @@ def test_plot_needs_the_number_of_updates():
 
 def test_plot_tells_how_to_install_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "keras-dnn-extras\[plot\]"'):
+    with pytest.raises(ImportError, match="`python -m pip install matplotlib`"):
         kdx.OneCycleScheduler(0.1, 10).plot()
 
 
