@@ -1,11 +1,12 @@
 """Models compiled for the latency of single calls: fused, of one signature, on the fastest engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass
 from numbers import Integral
 from typing import Any
 
 import keras
+from numpy.typing import NDArray
 
 from keras_dnn_extras._arguments import check_choice, check_positive
 from keras_dnn_extras._graphs import Graph, checked_inputs
@@ -46,7 +47,7 @@ class CompiledModel:
     def __post_init__(self, call: Callable[[Any], Any]) -> None:
         object.__setattr__(self, "_call", call)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Iterable[Any]) -> NDArray[Any]:  # of a model with one output
         return self._call(x)  # type: ignore[attr-defined]
 
 

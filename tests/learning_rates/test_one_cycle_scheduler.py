@@ -62,7 +62,7 @@ def curves(callback, total):
     The momentum is the cycle of a rate between 0 and 1, turned round.
     """
     config = callback.get_config()
-    for name in ("verbose", "cycle_momentum", "base_momentum", "max_momentum"):
+    for name in ("update_freq", "verbose", "cycle_momentum", "base_momentum", "max_momentum"):
         config.pop(name)
     config["total_steps"] = total
     rates = kdx.OneCycle(**config).curve(np.arange(total))
