@@ -1,6 +1,5 @@
 """Callbacks that decay the learning rate: exponential, power and piecewise constant."""
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
@@ -12,18 +11,22 @@ from keras_dnn_extras._arguments import (
     PACKAGE,
     check_bool,
     check_choice,
-    check_in_float32,
-    check_number,
     check_rate,
     config_of,
 )
 from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep, UpdateFreq
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.decay_arguments import (
+    check_boundary,
+    check_list,
+    check_none_of,
+    check_one_of,
+    checked_initial,
+)
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
 from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import PowerDecay
-from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 BoundaryUnit = Literal["epoch", "update"]
 
@@ -102,14 +105,14 @@ class ExponentialLR(LearningRateCallback):
         self.decay_rate = decay_rate
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
-        self.initial_learning_rate = _initial(initial_learning_rate)
+        self.initial_learning_rate = checked_initial(initial_learning_rate)
         self.staircase = staircase
         self.losses: list[float] = []
-        _check_one_of(factor=factor, decay_rate=decay_rate)
+        check_one_of(factor=factor, decay_rate=decay_rate)
         if factor is None:
-            _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
+            check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
         else:
-            _check_none_of("factor", decay_steps=decay_steps, decay_epochs=decay_epochs)
+            check_none_of("factor", decay_steps=decay_steps, decay_epochs=decay_epochs)
         check_bool("staircase", staircase)
 
     @property
@@ -209,8 +212,8 @@ class PowerLR(LearningRateCallback):
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
         self.power = power
-        self.initial_learning_rate = _initial(initial_learning_rate)
-        _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
+        self.initial_learning_rate = checked_initial(initial_learning_rate)
+        check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
         PowerDecay(1.0, 1.0, power)  # checks `power`
 
     def get_config(self) -> dict[str, Any]:
@@ -282,8 +285,8 @@ class PiecewiseConstantLR(LearningRateCallback):
         self.boundaries = boundaries
         self.values = values
         self.unit = unit
-        for name, check in (("boundaries", _check_boundary), ("values", check_rate)):
-            _check_list(name, getattr(self, name), check)
+        for name, check in (("boundaries", check_boundary), ("values", check_rate)):
+            check_list(name, getattr(self, name), check)
         if any(a >= b for a, b in pairwise(boundaries)):
             raise ValueError(f"Expected `boundaries` to increase. Received: boundaries={boundaries}")
         if len(values) != len(boundaries) + 1:
@@ -312,41 +315,3 @@ def _decay_steps(callback: Any, fit: Timeline | FitToCome) -> float:
     if callback.decay_steps is not None:
         return callback.decay_steps
     return callback.decay_epochs * fit.updates_per_epoch
-
-
-def _initial(rate: float | LearningRateSearch | None) -> float | None:
-    if rate is None:
-        return None
-    rate = rate_of("initial_learning_rate", rate)
-    check_in_float32("initial_learning_rate", rate)
-    return rate
-
-
-def _check_one_of(**arguments: float | None) -> None:
-    """Raise unless one of two arguments is given, and positive."""
-    first, second = arguments
-    passed = {name: value for name, value in arguments.items() if value is not None}
-    if len(passed) != 1:
-        received = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        raise ValueError(f"Expected either `{first}` or `{second}`, and not both. Received: {received}")
-    for name, value in passed.items():
-        check_in_float32(name, value)
-
-
-def _check_none_of(beside: str, **arguments: float | None) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` goes with `decay_rate`, not with `{beside}`. Received: {name}={value!r}"
-            )
-
-
-def _check_list(name: str, values: Any, check: Callable[[str, Any], None]) -> None:
-    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
-        raise TypeError(f"Expected `{name}` to be a list of numbers. Received: {name}={values!r}")
-    for i, value in enumerate(values):
-        check(f"{name}[{i}]", value)
-
-
-def _check_boundary(name: str, value: Any) -> None:
-    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < math.inf)
