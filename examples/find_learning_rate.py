@@ -1,6 +1,6 @@
 """Which learning rate? A range test of a hundred batches, against a grid of whole training runs.
 
-    pip install "keras-dnn-extras[plot]" scikit-learn
+    pip install ".[plot]" scikit-learn
     python examples/find_learning_rate.py                      # about a minute on two cores
     KERAS_BACKEND=jax python examples/find_learning_rate.py    # or torch
 

@@ -1,6 +1,6 @@
 """A deep network learns to read digits: a constant learning rate, 1cycle, and what it is unsure of.
 
-    pip install "keras-dnn-extras[plot]" scikit-learn
+    pip install ".[plot]" scikit-learn
     python examples/quickstart.py                      # about a minute on two cores
     KERAS_BACKEND=jax python examples/quickstart.py    # or torch
 

@@ -1,9 +1,9 @@
 """Arguments of public classes and functions: checked in Keras's words, and told in configs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from decimal import Decimal
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -78,13 +78,12 @@ def check_bool(name: str, value: Any) -> None:
         raise TypeError(f"Expected `{name}` to be a bool. Received: {name}={value!r}")
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise unless `value` is one of `choices`."""
-    choices = list(choices)
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise unless `value` is one of `choices`, a `Literal` of strings."""
     if not isinstance(value, str):
         raise TypeError(f"Expected `{name}` to be a string. Received: {name}={value!r}")
-    if value not in choices:
-        expected = ", ".join(map(repr, choices))
+    if value not in get_args(choices):
+        expected = ", ".join(map(repr, get_args(choices)))
         raise ValueError(f"Expected `{name}` to be one of {expected}. Received: {name}={value!r}")
 
 

@@ -1,7 +1,12 @@
 """What all pictures have in common: their axes, colours, titles and legends."""
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+else:
+    Axes = Any  # matplotlib is imported where it draws
 
 # Told apart with any colour vision.
 # Reference: Okabe & Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/).

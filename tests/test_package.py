@@ -28,19 +28,22 @@ EXAMPLES = {
     | dict(vanishing_threshold=1e-9, exploding_threshold=1e4, on_problem="raise", verbose=1),
     "GradualUnfreezing": dict(plan={2: ["body/top", 0], 5: None}, batch_norm=True, verbose=1),
     "ExponentialLR": dict(decay_rate=0.5, decay_epochs=1.5, initial_learning_rate=0.1)
-    | dict(staircase=True, verbose=1),
+    | dict(staircase=True, verbose=1, update_freq=2),
     "LearningRateSearch": dict(
         learning_rates=[0.1, 0.2], losses=[1.0, 0.5], divergence_factor=3.0, steps=9
     ),
-    "PiecewiseConstantLR": dict(boundaries=[1, 2.5], values=[0.1, 0.2, 0.05], unit="epoch", verbose=1),
+    "PiecewiseConstantLR": dict(boundaries=[1, 2.5], values=[0.1, 0.2, 0.05], unit="epoch", verbose=1)
+    | dict(update_freq="batch"),
     "PowerDecay": dict(initial_learning_rate=0.1, decay_steps=3, power=2.0, name="power"),
-    "PowerLR": dict(decay_epochs=1.5, power=2.0, initial_learning_rate=0.1, verbose=1),
+    "PowerLR": dict(decay_epochs=1.5, power=2.0, initial_learning_rate=0.1, verbose=1)
+    | dict(update_freq=3),
     "Warmup": dict(schedule=0.1, warmup_steps=3, start=0.01, name="warm"),
     "OneCycle": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2, three_phase=False)
     | dict(anneal="cosine", div_factor=5.0, final_div_factor=50.0, name="cycle"),
     "OneCycleScheduler": dict(max_learning_rate=0.3, total_steps=7, warmup_fraction=0.2)
     | dict(three_phase=False, anneal="cosine", div_factor=5.0, final_div_factor=50.0)
-    | dict(cycle_momentum=True, base_momentum=0.5, max_momentum=0.8, verbose=1),
+    | dict(cycle_momentum=True, base_momentum=0.5, max_momentum=0.8, verbose=1)
+    | dict(update_freq="batch"),
     "MCDropout": dict(rate=0.3, noise_shape=(None, 1), seed=1, name="mc", dtype="mixed_bfloat16"),
     "MCAlphaDropout": dict(rate=0.3, noise_shape=(None, 1), seed=1, name="mc", trainable=False),
     "MCGaussianDropout": dict(rate=0.3, seed=1, name="mc", dtype="mixed_bfloat16"),

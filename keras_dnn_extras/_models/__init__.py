@@ -1,5 +1,14 @@
 """What a model and its optimizer hold: layers, weights, states, and the data that they take."""
 
+from keras_dnn_extras._models.argument_types import (
+    ByName,
+    Data,
+    Head,
+    LayerChoices,
+    Losses,
+    Metrics,
+    OptimizerChoice,
+)
 from keras_dnn_extras._models.batching import as_array, batches, dense_array, number_of_batches, with_first
 from keras_dnn_extras._models.building import build, built
 from keras_dnn_extras._models.data_shapes import are_arrays, is_array, number_of_rows, spec_of
@@ -43,6 +52,13 @@ from keras_dnn_extras._models.weight_kinds import (
 )
 
 __all__ = [
+    "ByName",
+    "Data",
+    "Head",
+    "LayerChoices",
+    "Losses",
+    "Metrics",
+    "OptimizerChoice",
     "accept_trainable",
     "are_arrays",
     "as_array",

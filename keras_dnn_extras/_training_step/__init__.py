@@ -1,5 +1,6 @@
 """Values that travel into the compiled training step and out of it."""
 
+from keras_dnn_extras._training_step.batch_logs import BatchLogsCallback, UpdateFreq
 from keras_dnn_extras._training_step.gradient_measurements import GradientMeasurements
 from keras_dnn_extras._training_step.gradient_probe import GradientProbe
 from keras_dnn_extras._training_step.hyperparameters import ScheduledHyperparameters
@@ -10,6 +11,7 @@ from keras_dnn_extras._training_step.step_callback import StepCallback
 from keras_dnn_extras._training_step.timeline import Timeline
 
 __all__ = [
+    "BatchLogsCallback",
     "GradientMeasurements",
     "GradientProbe",
     "LearningRateMultipliers",
@@ -18,4 +20,5 @@ __all__ = [
     "StepCallback",
     "Timeline",
     "TrainingStep",
+    "UpdateFreq",
 ]

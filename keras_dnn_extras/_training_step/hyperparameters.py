@@ -73,6 +73,19 @@ class ScheduledHyperparameters(StepPart):
             was_uploaded[rows[reached]] = True
         return values[was_uploaded]
 
+    def last_applied(self, name: str) -> float | None:
+        """Return the value that the last update of this epoch had, or None where there was none yet.
+
+        Between two steps, also before `download`; it asks the device.
+        """
+        if self._epoch_of_uploads != self._timeline.epoch:
+            return None
+        update = self._watch.last_update()
+        for first, uploaded in reversed(self._uploads):
+            if first <= update < first + len(uploaded[name]):
+                return float(uploaded[name][update - first])
+        return None
+
     def first_of_epoch(self, name: str) -> float:
         """Return the value of the epoch's first update, to which a short epoch may not come."""
         return float(self._curves[name](np.array(self._timeline.epoch_began_at - self._timeline.origin)))

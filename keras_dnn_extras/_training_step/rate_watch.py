@@ -9,7 +9,7 @@ from keras import ops
 from keras_dnn_extras._backends import modulo
 from keras_dnn_extras._keras_internals import batch_counter, learning_rate_or_schedule
 from keras_dnn_extras._models import seen_batches
-from keras_dnn_extras._training_step.ring_buffer import TAGS
+from keras_dnn_extras._training_step.ring_buffer import TAGS, untagged
 from keras_dnn_extras._training_step.step_part import step_variable
 
 
@@ -26,6 +26,7 @@ class RateWatch:
         # Of shape `(3,)`: the rate that the last update set, how many batches there were then, as a
         # remainder, and how many updates found another rate although there was no batch in between.
         self._last: Any = None
+        self._batches_at_last = 0  # of them, the batches, and no remainder
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -39,6 +40,7 @@ class RateWatch:
     def build(self) -> None:
         """Make the variable of the step before the first one."""
         if self._last is None:
+            self._batches_at_last = seen_batches(self._optimizer)
             now = self._rate(), self._batches()
             rate, batches = self._at_start or now
             self._last = step_variable(self._model, (3,), "float32")
@@ -59,6 +61,15 @@ class RateWatch:
         rate.assign(value)
         now = ops.cast(modulo(batches + 1, TAGS), "float32")
         last.assign(ops.stack([ops.cast(rate.value, "float32"), now, others]))
+
+    def last_update(self) -> int:
+        """Return the `iterations` before the last update, less than those of this fit before its first.
+
+        Between two steps; it asks the device.
+        """
+        tag = float(ops.convert_to_numpy(self._last)[1])
+        self._batches_at_last = untagged(tag, self._batches_at_last)
+        return self._batches_at_last // (self._optimizer.gradient_accumulation_steps or 1) - 1
 
     def has_other_writer(self) -> bool:
         """Return whether something else set the rate. Between two steps.

@@ -6,13 +6,13 @@ import keras
 
 from keras_dnn_extras._graphs import Usage, check_followed, checked_inputs, copy_model
 from keras_dnn_extras._keras_internals import functional_of
-from keras_dnn_extras._models import check_model
+from keras_dnn_extras._models import Data, check_model
 from keras_dnn_extras.fusion import verification
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.report import FusionResult, report_of
 
 
-def fuse_batch_norm(model: keras.Model, *, inputs: Any = None) -> FusionResult:
+def fuse_batch_norm(model: keras.Model, *, inputs: Data | None = None) -> FusionResult:
     """Return an equivalent model for inference with its batch normalizations folded into other layers.
 
     At inference BatchNormalization multiplies each channel by `scale = gamma / sqrt(variance + epsilon)`

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -12,6 +12,8 @@ from keras_dnn_extras._models import kernel_obstacle
 from keras_dnn_extras.fusion import algebra, propagation
 from keras_dnn_extras.fusion.affine_layers import PREPROCESSING, cancellation_of, flows_of, keeps_kind
 from keras_dnn_extras.fusion.foldable_layers import LINEAR, NORMALIZING, Flow, Linear, Weights, precision_of
+
+Direction = Literal["backward", "forward"]
 
 _WITH_NORMALIZING = {**LINEAR, **NORMALIZING}
 
@@ -29,7 +31,7 @@ class Fold:
 
     source: Any
     targets: tuple[Any, ...]
-    direction: str
+    direction: Direction
     value: Value
 
     @property
@@ -163,7 +165,7 @@ class Folder:
     def _commit(
         self,
         call: Call,
-        direction: str,
+        direction: Direction,
         targets: list[tuple[Any, Weights]],
         passed: set[Value],
         value: Value,

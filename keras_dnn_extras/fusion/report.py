@@ -10,6 +10,7 @@ from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._display import Displayed, Summary, table_text
 from keras_dnn_extras._graphs import Usage
 from keras_dnn_extras._models import layers_by_path
+from keras_dnn_extras.fusion.folding import Direction
 from keras_dnn_extras.fusion.planning import Plan
 from keras_dnn_extras.fusion.verification import Comparison
 
@@ -26,7 +27,7 @@ class Fusion(Displayed):
 
     batch_norm: str
     into: str
-    direction: str
+    direction: Direction
 
     def _summary(self) -> Summary:
         where = f"into={self.into!r}, direction={self.direction!r}"

@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+
+AnomalyKind = Literal["vanishing", "exploding", "non-finite"]
 
 IN_A_ROW = 10  # updates with small gradients that make them vanishing ones, and no accident
 
@@ -45,7 +48,7 @@ class AnomalyDetector:
         norms: np.ndarray,
         totals: np.ndarray,
         measured: np.ndarray | None = None,
-    ) -> dict[str, Anomaly]:
+    ) -> dict[AnomalyKind, Anomaly]:
         """Return the anomalies that these updates show, by their kind, in the order of the updates.
 
         Args:
@@ -57,7 +60,7 @@ class AnomalyDetector:
             measured = np.ones(norms.shape, bool)
         norms = np.where(measured, norms, math.nan)
         self._measured_count += measured.sum(axis=0)
-        kinds = {
+        kinds: dict[AnomalyKind, Anomaly | None] = {
             "non-finite": self._not_finite(updates, norms, measured),
             "exploding": self._exploded(updates, norms, measured),
             "vanishing": self._vanished(updates, norms, totals, measured),

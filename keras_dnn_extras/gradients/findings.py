@@ -2,10 +2,13 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._display import Displayed, Summary
-from keras_dnn_extras.gradients.anomalies import Anomaly
+from keras_dnn_extras.gradients.anomalies import Anomaly, AnomalyKind
+
+OnProblem = Literal["warn", "raise", "ignore"]
 
 _NAMED = 10  # layers in a message
 
@@ -40,7 +43,7 @@ class GradientFinding(Displayed):
         message: all this in words, and what to try.
     """
 
-    kind: str
+    kind: AnomalyKind
     update: int
     epoch: int
     layers: tuple[str, ...]
@@ -69,7 +72,7 @@ class FindingReporter:
         on_problem: `"warn"`, `"raise"` or `"ignore"`, as of `GradientNormMonitor`.
     """
 
-    def __init__(self, thresholds: Thresholds, on_problem: str):
+    def __init__(self, thresholds: Thresholds, on_problem: OnProblem):
         self.findings: list[GradientFinding] = []
         self._thresholds = thresholds
         self._on_problem = on_problem
@@ -79,7 +82,7 @@ class FindingReporter:
         """Note that `epoch` begins."""
         self._epochs.append((first_update, epoch))
 
-    def report(self, kind: str, anomaly: Anomaly, layers: list[str]) -> None:
+    def report(self, kind: AnomalyKind, anomaly: Anomaly, layers: list[str]) -> None:
         """Report an anomaly of this kind.
 
         Args:
@@ -93,7 +96,7 @@ class FindingReporter:
         if self._on_problem == "warn":
             warnings.warn(finding.message, stacklevel=3)
 
-    def _finding(self, kind: str, anomaly: Anomaly, layers: tuple[str, ...]) -> GradientFinding:
+    def _finding(self, kind: AnomalyKind, anomaly: Anomaly, layers: tuple[str, ...]) -> GradientFinding:
         first, epoch = max(begun for begun in self._epochs if begun[0] <= anomaly.update)
         when = f"update {anomaly.update} (epoch {epoch + 1}, its update {anomaly.update - first}; from 0)"
         message = _describe(kind, anomaly, layers, when, self._thresholds)
@@ -101,7 +104,7 @@ class FindingReporter:
 
 
 def _describe(
-    kind: str, anomaly: Anomaly, layers: tuple[str, ...], when: str, thresholds: Thresholds
+    kind: AnomalyKind, anomaly: Anomaly, layers: tuple[str, ...], when: str, thresholds: Thresholds
 ) -> str:
     where = _where(layers, anomaly.measured)
     if kind == "vanishing":

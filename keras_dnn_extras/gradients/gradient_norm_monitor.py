@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, Literal
 
 import keras
@@ -19,15 +18,16 @@ from keras_dnn_extras._arguments import (
 )
 from keras_dnn_extras._display import Summary
 from keras_dnn_extras._models import innermost_optimizer
-from keras_dnn_extras._training_step import GradientProbe, StepCallback, TrainingStep
+from keras_dnn_extras._plotting import Axes
+from keras_dnn_extras._training_step import BatchLogsCallback, GradientProbe, TrainingStep, UpdateFreq
 from keras_dnn_extras.gradients.anomalies import IN_A_ROW, AnomalyDetector
-from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding, Thresholds
+from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding, OnProblem, Thresholds
 from keras_dnn_extras.gradients.heatmap import draw_history
 from keras_dnn_extras.gradients.norm_collector import NormCollector
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-class GradientNormMonitor(StepCallback):
+class GradientNormMonitor(BatchLogsCallback):
     """Log the gradient norms of the training step itself, and tell when gradients vanish or explode.
 
     The L2 norms are those of the very gradients that the optimizer applies: measured inside the compiled
@@ -98,17 +98,16 @@ class GradientNormMonitor(StepCallback):
 
     def __init__(
         self,
-        update_freq: str | int = "epoch",
+        update_freq: UpdateFreq = "epoch",
         *,
         per_layer: bool = True,
         update_ratios: bool = False,
         vanishing_threshold: float = 1e-7,
         exploding_threshold: float = 1e3,
-        on_problem: str = "warn",
+        on_problem: OnProblem = "warn",
         verbose: int = 0,
     ):
-        super().__init__()
-        self.update_freq = update_freq
+        super().__init__(update_freq)
         self.per_layer = per_layer
         self.update_ratios = update_ratios
         self.vanishing_threshold = vanishing_threshold
@@ -165,21 +164,13 @@ class GradientNormMonitor(StepCallback):
         super().on_epoch_begin(epoch, logs)
         self._reporter.begin_epoch(self._collector.updates, epoch)
         self._collector.begin_epoch()
-        self._batches_read = 0
 
-    @property
-    def on_train_batch_end(self) -> Any:
-        # Keras waits for every step where a callback overrides this: only if it was asked for.
-        return super().on_train_batch_end if self.update_freq == "epoch" else self._end_batch
+    def _read_batches(self) -> None:
+        self._step.part(GradientProbe).download()
+        self._read()
 
-    def _end_batch(self, batch: int, logs: dict | None = None) -> None:
-        every = 1 if self.update_freq == "batch" else int(self.update_freq)
-        if batch + 1 - self._batches_read >= every:
-            self._batches_read = batch + 1
-            self._step.part(GradientProbe).download()
-            self._read()
-        if logs is not None and self._collector.updates_in_epoch:
-            logs.update(self._collector.logs())
+    def _batch_logs(self) -> dict[str, float]:
+        return self._collector.logs() if self._collector.updates_in_epoch else {}
 
     def _update_logs(self, epoch: int, logs: dict) -> None:
         self._read()
@@ -217,7 +208,7 @@ class GradientNormMonitor(StepCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Any = None, *, layers: Literal["kernels", "all"] = "kernels") -> Any:
+    def plot(self, ax: Axes | None = None, *, layers: Literal["kernels", "all"] = "kernels") -> Axes:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
         The first layer is at the top. The scale goes from `vanishing_threshold` to `exploding_threshold`,
@@ -259,13 +250,6 @@ def _mean_and_most(norms: np.ndarray) -> str:
 
 
 def _check_arguments(monitor: GradientNormMonitor) -> None:
-    if isinstance(monitor.update_freq, str) and monitor.update_freq not in ("epoch", "batch"):
-        raise ValueError(
-            'Expected `update_freq` to be "epoch", "batch" or a positive int. '
-            f"Received: update_freq={monitor.update_freq!r}"
-        )
-    if not isinstance(monitor.update_freq, str):
-        check_number("update_freq", monitor.update_freq, "a positive int", lambda v: v > 0, Integral)
     check_bool("per_layer", monitor.per_layer)
     check_bool("update_ratios", monitor.update_ratios)
     expected = "at least 0 and finite"
@@ -277,5 +261,5 @@ def _check_arguments(monitor: GradientNormMonitor) -> None:
         expected,
         lambda v: v > monitor.vanishing_threshold,
     )
-    check_choice("on_problem", monitor.on_problem, ("warn", "raise", "ignore"))
+    check_choice("on_problem", monitor.on_problem, OnProblem)
     check_verbose(monitor.verbose)

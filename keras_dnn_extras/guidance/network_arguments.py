@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_dnn_extras._arguments import check_positive, counted
-from keras_dnn_extras._models import dense_array
+from keras_dnn_extras._arguments import check_positive
 from keras_dnn_extras.guidance.recipes import Recipe
 
 
@@ -47,48 +46,6 @@ def checked_compile_arguments(
     if optimizer is not None:
         arguments["optimizer"] = keras.optimizers.get(optimizer)
     return {name: value for name, value in arguments.items() if value is not None}
-
-
-def checked_inputs(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `inputs` in float64: a sample of shape `(n, *shape)`."""
-    sample = _array_of_numbers(inputs, shape)
-    if sample.shape[1:] != shape or not len(sample):
-        raise ValueError(
-            f"Expected `inputs` to be a sample of shape (n, {', '.join(map(str, shape))}), n > 0. "
-            f"Received: inputs of shape {sample.shape}"
-        )
-    _check_finite(sample)
-    return sample
-
-
-def _array_of_numbers(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array = dense_array(inputs)
-    except ValueError as error:  # rows of several lengths
-        raise ValueError(
-            f"Expected `inputs` to be an array of shape (n, {', '.join(map(str, shape))}). "
-            f"Received: inputs={inputs!r}"
-        ) from error
-    if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # bfloat16 is of no such kind
-        raise ValueError(
-            f"Expected `inputs` to be an array of numbers. Received: inputs of dtype {array.dtype}"
-        )
-    return array.astype("float64")
-
-
-def _check_finite(sample: np.ndarray) -> None:
-    if not np.isfinite(sample).all():
-        raise ValueError(
-            "Expected `inputs` to be finite. Replace what is missing first. Received: inputs with "
-            f"NaN or infinity in {counted(int(np.sum(~np.isfinite(sample))), 'place')}"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):
-        fits = np.isfinite(sample.var(axis=0).astype("float32")).all()
-    if not fits:
-        raise ValueError(
-            "Expected the variances of `inputs` to be numbers of float32. Scale the features down first. "
-            f"Received: inputs as large as {np.abs(sample).max():.1e}"
-        )
 
 
 def warn_of_depth(chosen: Recipe, units: tuple[int, ...]) -> None:

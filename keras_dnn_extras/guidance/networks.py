@@ -2,25 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_choice, check_number, check_positive
+from keras_dnn_extras._models import Data, Losses, Metrics, OptimizerChoice
+from keras_dnn_extras.guidance.input_moments import InputMoments, moments_of
 from keras_dnn_extras.guidance.network_arguments import (
     checked_compile_arguments,
-    checked_inputs,
     checked_shape,
     checked_units,
     warn_of_depth,
 )
-from keras_dnn_extras.guidance.recipes import Recipe, recipe_named
+from keras_dnn_extras.guidance.recipes import Recipe, RecipeName, recipe_named
 from keras_dnn_extras.learning_rates import OneCycle
 from keras_dnn_extras.uncertainty import MCDropout
 
 _DROPOUTS = {"AlphaDropout": keras.layers.AlphaDropout, "MCDropout": MCDropout}
-_TASKS = ("classification", "regression")
+Task = Literal["classification", "regression"]
 _CONSTANT = 2.0**-24  # a standard deviation over the mean below which float32 has one number for all
 
 
@@ -29,14 +30,14 @@ def dnn(
     hidden_units: Sequence[int],
     outputs: int,
     *,
-    recipe: str = "default",
-    task: str = "classification",
-    inputs: Any = None,
+    recipe: RecipeName = "default",
+    task: Task = "classification",
+    inputs: Data | None = None,
     total_steps: int | None = None,
     seed: int | None = None,
-    loss: Any = None,
-    metrics: Any = None,
-    optimizer: Any = None,
+    loss: Losses | None = None,
+    metrics: Metrics | None = None,
+    optimizer: OptimizerChoice | None = None,
 ) -> keras.Sequential:
     """Return a deep network of dense layers by the guidelines, compiled.
 
@@ -56,9 +57,10 @@ def dnn(
         outputs: int > 0, the number of classes, of regression targets, or 1 for two classes.
         recipe: the name of a recipe, as `recipe` takes it.
         task: `"classification"` or `"regression"`.
-        inputs: array of shape `(n, *input_shape)`, or None: a sample of the training data, with whose means
-            and standard deviations a `Normalization` layer standardizes each feature. Features that are
-            constant in it are centered alone. Without it, standardize the inputs yourself.
+        inputs: array of shape `(n, *input_shape)`, or a `tf.data.Dataset`, `PyDataset` or torch
+            `DataLoader` of such batches, alone or with targets: a sample of the training data. A
+            `Normalization` layer standardizes each feature with its mean and standard deviation there.
+            Features that are constant in it are centered alone. None: standardize the inputs yourself.
         total_steps: int > 0, the number of updates of a `OneCycle` schedule in the optimizer, without a
             cycle of the momentum. None: a constant rate, ready for `OneCycleScheduler`, which cycles both.
         seed: int >= 0 or None, makes initial weights and dropout repeatable. The order of the batches of
@@ -73,8 +75,9 @@ def dnn(
         `total_steps`, before `load_model` need `import keras_dnn_extras`.
 
     Raises:
-        ValueError: a value is out of its range, or `inputs` do not have the shape, are not finite or none;
-            there is no loss or optimizer of this name; `total_steps` and an `optimizer` are given.
+        ValueError: a value is out of its range, or `inputs` do not have the shape, are not finite or none,
+            have no end or could not be read again; there is no loss or optimizer of this name;
+            `total_steps` and an `optimizer` are given.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -85,6 +88,20 @@ def dnn(
     >>> model.optimizer.momentum
     0.9
 
+    In scikit-learn, by Keras's wrapper, which makes the labels one-hot:
+
+    >>> from sklearn.datasets import load_digits
+    >>> def network(X, y, units):
+    ...     loss = "categorical_crossentropy"
+    ...     return dnn(X.shape[1], [units], y.shape[1], inputs=X, loss=loss, seed=0)
+    >>> classifier = keras.wrappers.SKLearnClassifier(network, model_kwargs={"units": 50})
+    >>> classifier = classifier.fit(*load_digits(return_X_y=True), epochs=3, verbose=0)
+    >>> classifier.history_.history["accuracy"][-1] > 0.8
+    True
+
+    `GridSearchCV(classifier, {"model_kwargs": [{"units": 20}, {"units": 50}]})` tries both. Pass `epochs`
+    and the like to its `fit`: it copies the wrapper, and Keras leaves out the `fit_kwargs`.
+
     Reference:
         Géron, Hands-On Machine Learning with Scikit-Learn, Keras, and TensorFlow, chapter 11, "Summary and
         Practical Guidelines".
@@ -93,19 +110,19 @@ def dnn(
     shape = checked_shape(input_shape)
     units = checked_units(hidden_units)
     check_positive("outputs", outputs, Integral)
-    check_choice("task", task, _TASKS)
+    check_choice("task", task, Task)
     if total_steps is not None:
         check_positive("total_steps", total_steps, Integral)
     if seed is not None:
         check_number("seed", seed, "an int of at least 0", lambda s: s >= 0, Integral)
     compiled_with = checked_compile_arguments(loss, metrics, optimizer, total_steps)
-    sample = None if inputs is None else checked_inputs(inputs, shape)
+    moments = None if inputs is None else moments_of(inputs, shape)
     warn_of_depth(chosen, units)
 
     next_seed = _seeds(seed)
     layers = [keras.Input(shape)]
-    if sample is not None:
-        layers.append(_normalization(sample))
+    if moments is not None:
+        layers.append(_normalization(moments))
     if len(shape) > 1:
         layers.append(keras.layers.Flatten(name="flatten"))
     for i, n in enumerate(units, start=1):
@@ -151,15 +168,15 @@ def _dense(
     )
 
 
-def _normalization(sample: np.ndarray) -> keras.layers.Layer:
-    """Return a layer that standardizes each feature, adapted to `sample`.
+def _normalization(moments: InputMoments) -> keras.layers.Layer:
+    """Return a layer that standardizes each feature, adapted to what has these `moments`.
 
     Where the variance is 0, Keras's own `adapt` divides by 1e-7 what another input has there.
     """
-    axes = tuple(range(1, sample.ndim))
+    mean, variance = moments.mean, moments.variance
+    axes = tuple(range(1, mean.ndim + 1))
     layer = keras.layers.Normalization(axis=axes, name="normalization", dtype=_full_precision())
-    layer.build((None, *sample.shape[1:]))
-    mean, variance = sample.mean(axis=0), sample.var(axis=0)
+    layer.build((None, *mean.shape))
     constant = np.sqrt(variance) <= _CONSTANT * np.abs(mean)
     layer.adapt_mean.assign(mean)
     layer.adapt_variance.assign(np.where(constant, 1.0, variance))

@@ -1,10 +1,12 @@
 """The guidelines of practice as data."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from keras_dnn_extras._arguments import check_choice
 from keras_dnn_extras._display import Displayed, Summary, table_text
+
+RecipeName = Literal["default", "self_normalizing", "sparse", "low_latency", "risk_sensitive"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,7 +33,7 @@ class Recipe(Displayed):
         note: what goes with it, and is up to the user.
     """
 
-    name: str
+    name: RecipeName
     kernel_initializer: str = "he_normal"
     activation: str = "elu"
     batch_norm_from: int | None = 3
@@ -83,7 +85,7 @@ class Recipe(Displayed):
         return "none"
 
 
-_RECIPES = {
+_RECIPES: dict[RecipeName, Recipe] = {
     each.name: each
     for each in (
         Recipe("default"),
@@ -122,7 +124,7 @@ _RECIPES = {
 }
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: RecipeName) -> Recipe:
     """Return what `dnn` builds by the recipe `name`, as data.
 
     Args:
@@ -159,5 +161,5 @@ def recipe(name: str) -> Recipe:
 
 def recipe_named(name: Any, argument: str) -> Recipe:
     """Return the recipe `name`, an `argument` that may be of any type."""
-    check_choice(argument, name, _RECIPES)
+    check_choice(argument, name, RecipeName)
     return _RECIPES[name]

@@ -1,17 +1,18 @@
 """Models compiled for the latency of single calls: fused, of one signature, on the fastest engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import InitVar, dataclass
 from numbers import Integral
 from typing import Any
 
 import keras
+from numpy.typing import NDArray
 
 from keras_dnn_extras._arguments import check_choice, check_positive, counted
 from keras_dnn_extras._display import Displayed, Summary
 from keras_dnn_extras._graphs import Graph, checked_inputs
 from keras_dnn_extras._keras_internals import flat_layers, functional_of
-from keras_dnn_extras._models import batches, check_model
+from keras_dnn_extras._models import Data, batches, check_model
 from keras_dnn_extras.fusion import FusionReport, fuse_batch_norm
 from keras_dnn_extras.inference import engines
 from keras_dnn_extras.inference.measuring import Bench, Candidates, Latency
@@ -47,7 +48,7 @@ class CompiledModel(Displayed):
     def __post_init__(self, call: Callable[[Any], Any]) -> None:
         object.__setattr__(self, "_call", call)
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Iterable[Any]) -> NDArray[Any]:  # of a model with one output
         return self._call(x)  # type: ignore[attr-defined]
 
     def _summary(self) -> Summary:
@@ -62,7 +63,11 @@ class CompiledModel(Displayed):
 
 
 def compile_for_inference(
-    model: keras.Model, *, batch_size: int | None = 1, engine: str = "auto", inputs: Any = None
+    model: keras.Model,
+    *,
+    batch_size: int | None = 1,
+    engine: engines.Engine = "auto",
+    inputs: Data | None = None,
 ) -> CompiledModel:
     """Return a function of NumPy arrays that computes `model` in inference mode, with low latency.
 
@@ -141,7 +146,7 @@ def _check_arguments(model: Any, batch_size: Any, engine: Any) -> None:
     check_model("model", model)
     if batch_size is not None:
         check_positive("batch_size", batch_size, Integral)
-    check_choice("engine", engine, ("auto", *engines.ENGINES))
+    check_choice("engine", engine, engines.Engine)
 
 
 def _sample(model: keras.Model, inputs: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import ml_dtypes
@@ -13,6 +13,8 @@ from keras_dnn_extras._backends import called_at_inference, quiet, value_on_host
 from keras_dnn_extras.inference.exported_engines import on_litert, on_onnxruntime
 from keras_dnn_extras.inference.numpy_program import NotInNumpyError, array_program
 from keras_dnn_extras.inference.signatures import EngineError, Run, Signature, first_line
+
+Engine = Literal["auto", "numpy", "graph", "xla", "trace", "eager", "onnxruntime", "litert"]
 
 
 def built_engine(name: str, model: keras.Model, signature: Signature) -> Run:

@@ -32,7 +32,8 @@ def _exported(model: keras.Model, signature: Signature, suffix: str, kind: str) 
 def _check_installed(*modules: str) -> None:
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise EngineError(f"not installed: {', '.join(missing)}")
+        command = f"`python -m pip install {' '.join(missing)}`"
+        raise EngineError(f"not installed: {', '.join(missing)}, which {command} adds")
 
 
 def on_onnxruntime(model: keras.Model, signature: Signature) -> Run:

@@ -7,6 +7,7 @@ from keras_dnn_extras.learning_rates.one_cycle_scheduler import OneCycleSchedule
 from keras_dnn_extras.learning_rates.range_test import find_learning_rate
 from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import OneCycle, PowerDecay, Warmup
+from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 __all__ = [
     "Curve",
@@ -21,4 +22,5 @@ __all__ = [
     "PowerLR",
     "Warmup",
     "find_learning_rate",
+    "rate_of",
 ]

@@ -6,16 +6,17 @@ update's number `i` and of the module `xp` to compute it with, NumPy or `keras.o
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Curve = Callable[..., Any]
+Anneal = Literal["linear", "cosine"]
 
 # The weight that the far end of a segment has, `x` being the share of the segment gone by. Both ends
 # are weighted by the same function of their own distance: `end + (start - end) * w` would lose a small
 # `end` in the rounding of a large `start`. (1 - cos(pi x)) / 2 equals sin(pi x / 2) ** 2.
-ANNEALS: dict[str, Callable[[Any, Any], Any]] = {
+ANNEALS: dict[Anneal, Callable[[Any, Any], Any]] = {
     "linear": lambda x, xp: x,
     "cosine": lambda x, xp: xp.square(xp.sin(x * (math.pi / 2))),
 }
@@ -29,7 +30,7 @@ def one_cycle(
     *,
     warmup_fraction: float,
     three_phase: bool,
-    anneal: str,
+    anneal: Anneal,
 ) -> Curve:
     """Return the 1cycle curve `i -> value` for updates `i` from 0 to `total_steps - 1`.
 
@@ -81,7 +82,7 @@ def line(first: Any, last: Any, steps: float) -> Curve:
     return lambda i, xp=np: first + (last - first) * (i / steps)
 
 
-def _joined(ends: Sequence[float], values: Sequence[float], anneal: str) -> Curve:
+def _joined(ends: Sequence[float], values: Sequence[float], anneal: Anneal) -> Curve:
     """Join segments: the first, up to `ends[0]`, goes from `values[0]` to `values[1]`, and so on."""
     segments = [
         _segment(start, stop, first, final, ANNEALS[anneal])

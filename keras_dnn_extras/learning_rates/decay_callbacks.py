@@ -1,9 +1,8 @@
 """Callbacks that decay the learning rate: exponential, power and piecewise constant."""
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -12,16 +11,24 @@ from keras_dnn_extras._arguments import (
     PACKAGE,
     check_bool,
     check_choice,
-    check_in_float32,
-    check_number,
     check_rate,
     config_of,
 )
-from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep
+from keras_dnn_extras._training_step import LossProbe, Timeline, TrainingStep, UpdateFreq
 from keras_dnn_extras.learning_rates import curves
 from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.decay_arguments import (
+    check_boundary,
+    check_list,
+    check_none_of,
+    check_one_of,
+    checked_initial,
+)
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import PowerDecay
+
+BoundaryUnit = Literal["epoch", "update"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -38,9 +45,13 @@ class ExponentialLR(LearningRateCallback):
         decay_rate: float > 0, the factor per `decay_steps` or per `decay_epochs`.
         decay_steps: float > 0, in updates.
         decay_epochs: float > 0, in epochs.
-        initial_learning_rate: float > 0, the rate of update 0. None: that of the optimizer when `fit` is
-            called. A `fit` that continues another from `initial_epoch` needs to be told.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`. None: that of the optimizer when `fit` is called. A `fit` that continues another
+            from `initial_epoch` needs to be told.
         staircase: bool. True changes the rate only after each whole `decay_steps` or `decay_epochs`.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -54,9 +65,10 @@ class ExponentialLR(LearningRateCallback):
 
     Raises:
         ValueError: a value is out of its range, or none or both of `factor` and `decay_rate` are given,
-            or none or both of `decay_steps` and `decay_epochs`. When `fit` begins: the model is not
-            compiled, or its optimizer has no single learning rate, or a schedule for it; another callback
-            sets the rate too; `decay_epochs` is given and the length of an epoch is unknown.
+            or none or both of `decay_steps` and `decay_epochs`, or the search has no suggestion. When `fit`
+            begins: the model is not compiled, or its optimizer has no single learning rate, or a schedule
+            for it; another callback sets the rate too; `decay_epochs` is given and the length of an epoch
+            is unknown.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -83,24 +95,24 @@ class ExponentialLR(LearningRateCallback):
         decay_rate: float | None = None,
         decay_steps: float | None = None,
         decay_epochs: float | None = None,
-        initial_learning_rate: float | None = None,
+        initial_learning_rate: float | LearningRateSearch | None = None,
         staircase: bool = False,
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.factor = factor
         self.decay_rate = decay_rate
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
-        self.initial_learning_rate = initial_learning_rate
+        self.initial_learning_rate = checked_initial(initial_learning_rate)
         self.staircase = staircase
         self.losses: list[float] = []
-        _check_one_of(factor=factor, decay_rate=decay_rate)
+        check_one_of(factor=factor, decay_rate=decay_rate)
         if factor is None:
-            _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
+            check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
         else:
-            _check_none_of("factor", decay_steps=decay_steps, decay_epochs=decay_epochs)
-        _check_initial(initial_learning_rate)
+            check_none_of("factor", decay_steps=decay_steps, decay_epochs=decay_epochs)
         check_bool("staircase", staircase)
 
     @property
@@ -152,8 +164,12 @@ class PowerLR(LearningRateCallback):
         decay_steps: float > 0, in updates. Either this or `decay_epochs`.
         decay_epochs: float > 0, in epochs.
         power: float >= 0.
-        initial_learning_rate: float > 0, the rate of update 0. None: that of the optimizer when `fit` is
-            called. A `fit` that continues another from `initial_epoch` needs to be told.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`. None: that of the optimizer when `fit` is called. A `fit` that continues another
+            from `initial_epoch` needs to be told.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -163,9 +179,9 @@ class PowerLR(LearningRateCallback):
 
     Raises:
         ValueError: a value is out of its range, or none or both of `decay_steps` and `decay_epochs` are
-            given. When `fit` begins: the model is not compiled, or its optimizer has no single learning
-            rate, or a schedule for it; another callback sets the rate too; `decay_epochs` is given and
-            the length of an epoch is unknown.
+            given, or the search has no suggestion. When `fit` begins: the model is not compiled, or its
+            optimizer has no single learning rate, or a schedule for it; another callback sets the rate too;
+            `decay_epochs` is given and the length of an epoch is unknown.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -191,16 +207,16 @@ class PowerLR(LearningRateCallback):
         decay_steps: float | None = None,
         decay_epochs: float | None = None,
         power: float = 1.0,
-        initial_learning_rate: float | None = None,
+        initial_learning_rate: float | LearningRateSearch | None = None,
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.decay_steps = decay_steps
         self.decay_epochs = decay_epochs
         self.power = power
-        self.initial_learning_rate = initial_learning_rate
-        _check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
-        _check_initial(initial_learning_rate)
+        self.initial_learning_rate = checked_initial(initial_learning_rate)
+        check_one_of(decay_steps=decay_steps, decay_epochs=decay_epochs)
         PowerDecay(1.0, 1.0, power)  # checks `power`
 
     def get_config(self) -> dict[str, Any]:
@@ -226,6 +242,9 @@ class PiecewiseConstantLR(LearningRateCallback):
         boundaries: increasing list of numbers >= 0. An epoch may be a float: 2.5 is in its middle.
         values: list of floats >= 0, one more than `boundaries`.
         unit: `"epoch"` or `"update"`, what the boundaries count, from 0.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -261,15 +280,16 @@ class PiecewiseConstantLR(LearningRateCallback):
         boundaries: Sequence[float],
         values: Sequence[float],
         *,
-        unit: str = "epoch",
+        unit: BoundaryUnit = "epoch",
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
+        super().__init__(verbose, update_freq)
         self.boundaries = boundaries
         self.values = values
         self.unit = unit
-        for name, check in (("boundaries", _check_boundary), ("values", check_rate)):
-            _check_list(name, getattr(self, name), check)
+        for name, check in (("boundaries", check_boundary), ("values", check_rate)):
+            check_list(name, getattr(self, name), check)
         if any(a >= b for a, b in pairwise(boundaries)):
             raise ValueError(f"Expected `boundaries` to increase. Received: boundaries={boundaries}")
         if len(values) != len(boundaries) + 1:
@@ -277,7 +297,7 @@ class PiecewiseConstantLR(LearningRateCallback):
                 "Expected `values` to have one element more than `boundaries`. "
                 f"Received: boundaries={boundaries}, values={values}"
             )
-        check_choice("unit", unit, ("epoch", "update"))
+        check_choice("unit", unit, BoundaryUnit)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **config_of(self, "boundaries", "values", "unit")}
@@ -301,38 +321,3 @@ def _decay_steps(callback: Any, fit: Timeline | FitToCome) -> float:
     if callback.decay_steps is not None:
         return callback.decay_steps
     return callback.decay_epochs * fit.updates_per_epoch
-
-
-def _check_initial(initial_learning_rate: float | None) -> None:
-    if initial_learning_rate is not None:
-        check_in_float32("initial_learning_rate", initial_learning_rate)
-
-
-def _check_one_of(**arguments: float | None) -> None:
-    """Raise unless one of two arguments is given, and positive."""
-    first, second = arguments
-    passed = {name: value for name, value in arguments.items() if value is not None}
-    if len(passed) != 1:
-        received = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        raise ValueError(f"Expected either `{first}` or `{second}`, and not both. Received: {received}")
-    for name, value in passed.items():
-        check_in_float32(name, value)
-
-
-def _check_none_of(beside: str, **arguments: float | None) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise ValueError(
-                f"`{name}` goes with `decay_rate`, not with `{beside}`. Received: {name}={value!r}"
-            )
-
-
-def _check_list(name: str, values: Any, check: Callable[[str, Any], None]) -> None:
-    if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
-        raise TypeError(f"Expected `{name}` to be a list of numbers. Received: {name}={values!r}")
-    for i, value in enumerate(values):
-        check(f"{name}[{i}]", value)
-
-
-def _check_boundary(name: str, value: Any) -> None:
-    check_number(name, value, "at least 0 and finite", lambda v: 0 <= v < math.inf)

@@ -13,7 +13,14 @@ from keras_dnn_extras._arguments import check_positive, check_verbose, config_of
 from keras_dnn_extras._display import values_range
 from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
-from keras_dnn_extras._training_step import ScheduledHyperparameters, StepCallback, Timeline, TrainingStep
+from keras_dnn_extras._plotting import Axes
+from keras_dnn_extras._training_step import (
+    BatchLogsCallback,
+    ScheduledHyperparameters,
+    Timeline,
+    TrainingStep,
+    UpdateFreq,
+)
 from keras_dnn_extras.learning_rates.curves import Curve
 from keras_dnn_extras.learning_rates.plotting import POINTS, draw_schedule
 
@@ -29,7 +36,7 @@ class FitToCome:
         return i / self.updates_per_epoch
 
 
-class LearningRateCallback(StepCallback):
+class LearningRateCallback(BatchLogsCallback):
     """A callback that sets the learning rate of every update by a curve, and the momentum maybe.
 
     Subclasses of this package say what the curves are, in `_curves_for`, and which momenta follow them, in
@@ -43,14 +50,15 @@ class LearningRateCallback(StepCallback):
 
     _scale = "linear"  # of the axis of the learning rate
 
-    def __init__(self, verbose: int = 0):
-        super().__init__()
+    def __init__(self, verbose: int = 0, update_freq: UpdateFreq = "epoch"):
+        super().__init__(update_freq)
         check_verbose(verbose)
         self.verbose: int = verbose
         self.history: dict[str, list[float]] = {}
         # The hyperparameter that has the values, by its name in `history`.
         self._scheduled: dict[str, str] = {}
         self._constant_momentum = math.nan  # where it follows no curve
+        self._last_values: dict[str, float] = {}  # of the epoch, by their names in `history`
 
     def _curves_for(self, fit: Timeline | FitToCome, initial: Callable[[], float]) -> dict[str, Curve]:
         """Return `"learning_rate"`, and `"momentum"` if it may move, as functions of the update.
@@ -74,7 +82,7 @@ class LearningRateCallback(StepCallback):
         return None
 
     def get_config(self) -> dict[str, Any]:
-        return config_of(self, "verbose")
+        return config_of(self, "update_freq", "verbose")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LearningRateCallback":
@@ -126,6 +134,7 @@ class LearningRateCallback(StepCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         super().on_epoch_begin(epoch, logs)
+        self._last_values = {}
         if not self._scheduled:
             self._schedule_hyperparameters()
 
@@ -153,6 +162,19 @@ class LearningRateCallback(StepCallback):
             f"Received: callbacks={callbacks_of_fit(self)}"
         )
 
+    def _read_batches(self) -> None:
+        self._last_values = {name: self._last_value(name) for name in self.history}
+
+    def _batch_logs(self) -> dict[str, float]:
+        return self._last_values
+
+    def _last_value(self, name: str) -> float:
+        """Return the value of the last update in this epoch, or before it the one to come."""
+        if name not in self._scheduled:
+            return self._constant_momentum
+        value = self._step.part(ScheduledHyperparameters).last_applied(self._scheduled[name])
+        return self._value_to_come(name) if value is None else value
+
     def _update_logs(self, epoch: int, logs: dict) -> None:
         for name, history in self.history.items():
             values = self._applied(name)
@@ -175,7 +197,9 @@ class LearningRateCallback(StepCallback):
             return self._constant_momentum
         return self._step.part(ScheduledHyperparameters).first_of_epoch(self._scheduled[name])
 
-    def plot(self, ax: Any = None, *, epochs: int | None = None, steps_per_epoch: int | None = None) -> Any:
+    def plot(
+        self, ax: Axes | None = None, *, epochs: int | None = None, steps_per_epoch: int | None = None
+    ) -> Axes:
         """Draw the learning rate, and the momentum where it moves, over the updates.
 
         After a `fit`, what was in force in it, as in `history`; before, what will be.

@@ -1,17 +1,20 @@
 """The callback for 1cycle: learning rate up and down, momentum down and up."""
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import PACKAGE, check_number, config_of
 from keras_dnn_extras._models import innermost_optimizer, momentum_names, recovers_weights_by_momentum
-from keras_dnn_extras._training_step import Timeline
-from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras._training_step import Timeline, UpdateFreq
+from keras_dnn_extras.learning_rates.curves import Anneal, Curve
 from keras_dnn_extras.learning_rates.learning_rate_callback import FitToCome, LearningRateCallback
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
 from keras_dnn_extras.learning_rates.schedules import OneCycle
+from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -23,7 +26,7 @@ class OneCycleScheduler(LearningRateCallback):
     update, on every backend, and go on where they stood when a `fit` is resumed.
 
     Args:
-        max_learning_rate: float > 0, the rate at the peak.
+        max_learning_rate: float > 0, the rate at the peak, or a `LearningRateSearch` for its `suggestion`.
         total_steps: int > 0, the number of updates of the cycle, or None: all updates of the `fit`,
             epochs times updates per epoch. Past it, the last values.
         warmup_fraction, three_phase, anneal, div_factor, final_div_factor: as in `OneCycle`.
@@ -31,6 +34,9 @@ class OneCycleScheduler(LearningRateCallback):
             SGD and RMSprop or `beta_1` of Adam and its like; True: require it; False: leave it alone.
         base_momentum: float in [0, 1), the momentum at the peak of the rate.
         max_momentum: float in [0, 1), the momentum at both ends.
+        update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
+            `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
+            update, read after each batch or so many batches. `"epoch"` costs the least.
         verbose: 1 prints rate and momentum after each epoch.
 
     Attributes:
@@ -39,10 +45,10 @@ class OneCycleScheduler(LearningRateCallback):
             After a resume, it begins there; so does the plot.
 
     Raises:
-        ValueError: a value is out of its range. When `fit` begins: the model is not compiled, or its
-            optimizer has no single learning rate, or a schedule for it; another callback sets the
-            rate too; `cycle_momentum=True` and there is no momentum that can be cycled;
-            `total_steps=None` and the length of an epoch is unknown.
+        ValueError: a value is out of its range, or the search has no suggestion: the message has its
+            `reason`. When `fit` begins: the model is not compiled, or its optimizer has no single learning
+            rate, or a schedule for it; another callback sets the rate too; `cycle_momentum=True` and there
+            is no momentum that can be cycled; `total_steps=None` and the length of an epoch is unknown.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -62,21 +68,22 @@ class OneCycleScheduler(LearningRateCallback):
 
     def __init__(
         self,
-        max_learning_rate: float,
+        max_learning_rate: float | LearningRateSearch,
         total_steps: int | None = None,
         *,
         warmup_fraction: float = 0.45,
         three_phase: bool = True,
-        anneal: str = "linear",
+        anneal: Anneal = "linear",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
-        cycle_momentum: bool | str = "auto",
+        cycle_momentum: bool | Literal["auto"] = "auto",
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
+        update_freq: UpdateFreq = "epoch",
         verbose: int = 0,
     ):
-        super().__init__(verbose)
-        self.max_learning_rate = max_learning_rate
+        super().__init__(verbose, update_freq)
+        self.max_learning_rate = rate_of("max_learning_rate", max_learning_rate)
         self.total_steps = total_steps
         self.warmup_fraction = warmup_fraction
         self.three_phase = three_phase
@@ -135,6 +142,18 @@ class OneCycleScheduler(LearningRateCallback):
                 f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
         super()._set_up(callbacks)
+        _warn_of_early_stopping(callbacks)
+
+
+def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback]) -> None:
+    if any(isinstance(callback, keras.callbacks.EarlyStopping) for callback in callbacks):
+        warnings.warn(
+            "`EarlyStopping` may end this `fit` in the middle of the cycle of `OneCycleScheduler`, while "
+            "the learning rate is high. Most of the gain comes at the end of the cycle, where the rate is "
+            "low. Remove `EarlyStopping` and train the whole cycle. To train less, lower `epochs`; to keep "
+            "the best weights, use `ModelCheckpoint(save_best_only=True)`.",
+            stacklevel=2,
+        )
 
 
 def _check_cycled_momentum(cycle: OneCycleScheduler) -> None:

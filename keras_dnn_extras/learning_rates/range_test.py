@@ -3,13 +3,12 @@
 import types
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any
 
 import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_bool, check_positive, check_verbose
-from keras_dnn_extras._models import built, innermost_optimizer, rolled_back_training
+from keras_dnn_extras._models import Data, built, innermost_optimizer, rolled_back_training
 from keras_dnn_extras.learning_rates.decay_callbacks import ExponentialLR
 from keras_dnn_extras.learning_rates.range_test_arguments import (
     check_data,
@@ -24,8 +23,8 @@ from keras_dnn_extras.learning_rates.range_test_watch import MOST_SKIPPED, Range
 
 def find_learning_rate(
     model: keras.Model,
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data | None = None,
     *,
     batch_size: int = 32,
     min_learning_rate: float = 1e-7,
@@ -34,7 +33,7 @@ def find_learning_rate(
     divergence_factor: float = 4.0,
     shuffle: bool = True,
     class_weight: Mapping[int, float] | None = None,
-    sample_weight: Any = None,
+    sample_weight: Data | None = None,
     verbose: int = 1,
 ) -> LearningRateSearch:
     """Train for some batches at a growing learning rate, see where the loss falls, and undo it all.

@@ -8,16 +8,19 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_dnn_extras._arguments import PACKAGE, check_positive, config_of, counted, real_array
 from keras_dnn_extras._display import Displayed, Summary, values_range
+from keras_dnn_extras._plotting import Axes
 from keras_dnn_extras.learning_rates import suggestions
 from keras_dnn_extras.learning_rates.plotting import draw_search
 from keras_dnn_extras.learning_rates.range_test_arguments import check_divergence_factor
+from keras_dnn_extras.learning_rates.suggestions import Floats
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class LearningRateSearch(Displayed):
     """What a learning-rate range test has found: rates, losses, and which rate to take.
 
@@ -37,7 +40,8 @@ class LearningRateSearch(Displayed):
             longest descent. `"slide"`: the left end of a window that slides down from the right until its
             ends are alike steep. `"steep"`: where the loss falls fastest. `"minimum"`: a tenth of the
             rate of the least loss.
-        suggestion: float or None, the valley's: a rate to train with, or the peak of 1cycle.
+        suggestion: float or None, the valley's: a rate to train with, or the peak of 1cycle, which
+            `OneCycleScheduler(search)` takes from here.
         reason: str, a sentence or two about why it is this one, or none.
 
     Raises:
@@ -59,14 +63,22 @@ class LearningRateSearch(Displayed):
         (https://arxiv.org/abs/1506.01186). The suggestions are those of fastai's `lr_find`.
     """
 
-    learning_rates: Any
-    losses: Any
+    learning_rates: Floats
+    losses: Floats
     divergence_factor: float = 4.0
     steps: int | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("learning_rates", "losses"):
-            object.__setattr__(self, name, _vector(name, getattr(self, name)))
+    def __init__(
+        self,
+        learning_rates: Sequence[float] | NDArray[Any],
+        losses: Sequence[float] | NDArray[Any],
+        divergence_factor: float = 4.0,
+        steps: int | None = None,
+    ):
+        arrays = {"learning_rates": learning_rates, "losses": losses}
+        fields = {name: _vector(name, values) for name, values in arrays.items()}
+        # The class is frozen.
+        vars(self).update(fields, divergence_factor=divergence_factor, steps=steps)
         rates = self.learning_rates
         if len(rates) != len(self.losses):
             raise ValueError(
@@ -83,7 +95,7 @@ class LearningRateSearch(Displayed):
             check_positive("steps", self.steps, Integral)
 
     @cached_property
-    def smoothed_losses(self) -> np.ndarray:
+    def smoothed_losses(self) -> Floats:
         return suggestions.smoothed(self.losses)
 
     @cached_property
@@ -116,7 +128,7 @@ class LearningRateSearch(Displayed):
             others = [f"{name} {_rate_text(r)}" for name, r in self.suggestions.items() if name != "valley"]
             facts["other rates"] = ", ".join(others)
         count = len(self.learning_rates)
-        rates = f", from {values_range(self.learning_rates)}" if count else ""
+        rates = f", from {values_range(self.learning_rates.tolist())}" if count else ""
         return Summary("LearningRateSearch", facts | {"tried": counted(count, "learning rate") + rates})
 
     def get_config(self) -> dict[str, Any]:
@@ -126,7 +138,7 @@ class LearningRateSearch(Displayed):
     def from_config(cls, config: dict[str, Any]) -> "LearningRateSearch":
         return cls(**config)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the losses over the learning rates, smoothed and not, and mark the suggestions.
 
         Where there is no suggestion, the picture says why. Losses that diverge leave it at the top.
@@ -147,7 +159,7 @@ def _rate_text(rate: float | None) -> str:
     return "none" if rate is None else f"{rate:.2g}"
 
 
-def _vector(name: str, values: Any) -> np.ndarray:
+def _vector(name: str, values: Any) -> Floats:
     if not isinstance(values, (Sequence, np.ndarray)) or isinstance(values, str):
         raise TypeError(f"Expected `{name}` to be a list of floats. Received: {name}={values!r}")
     vector = real_array(name, values)

@@ -11,6 +11,7 @@ from keras import ops
 from keras_dnn_extras._arguments import (
     PACKAGE,
     check_bool,
+    check_choice,
     check_in_float32,
     check_number,
     check_positive,
@@ -19,7 +20,9 @@ from keras_dnn_extras._arguments import (
 )
 from keras_dnn_extras._display import Displayed, Summary, call_text
 from keras_dnn_extras.learning_rates import curves
-from keras_dnn_extras.learning_rates.curves import Curve
+from keras_dnn_extras.learning_rates.curves import Anneal, Curve
+from keras_dnn_extras.learning_rates.range_test_result import LearningRateSearch
+from keras_dnn_extras.learning_rates.suggested_rate import rate_of
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -32,7 +35,7 @@ class OneCycle(Displayed, keras.optimizers.schedules.LearningRateSchedule):
     well, which a schedule inside an optimizer cannot, use the callback `OneCycleScheduler`.
 
     Args:
-        max_learning_rate: float > 0, the rate at the peak.
+        max_learning_rate: float > 0, the rate at the peak, or a `LearningRateSearch` for its `suggestion`.
         total_steps: int > 0, the number of updates of the cycle. Past it, the last value. Keras asks
             a schedule once per batch, so count batches here with `gradient_accumulation_steps`.
         warmup_fraction: float in [0, 1], the share of the updates up to the peak. With three phases
@@ -53,7 +56,7 @@ class OneCycle(Displayed, keras.optimizers.schedules.LearningRateSchedule):
         curve: the same as a function of NumPy arrays of update numbers, in float64.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or the search has no suggestion.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -68,18 +71,18 @@ class OneCycle(Displayed, keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        max_learning_rate: float,
+        max_learning_rate: float | LearningRateSearch,
         total_steps: int,
         *,
         warmup_fraction: float = 0.45,
         three_phase: bool = True,
-        anneal: str = "linear",
+        anneal: Anneal = "linear",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
         name: str | None = None,
     ):
         super().__init__()
-        self.max_learning_rate = max_learning_rate
+        self.max_learning_rate = max_learning_rate = rate_of("max_learning_rate", max_learning_rate)
         self.total_steps = total_steps
         self.warmup_fraction = warmup_fraction
         self.three_phase = three_phase
@@ -91,8 +94,7 @@ class OneCycle(Displayed, keras.optimizers.schedules.LearningRateSchedule):
         check_in_float32("total_steps", total_steps, Integral)
         check_number("warmup_fraction", warmup_fraction, "in [0, 1]", lambda value: 0 <= value <= 1)
         check_bool("three_phase", three_phase)
-        if anneal not in curves.ANNEALS:
-            raise ValueError(f'Expected `anneal` to be "linear" or "cosine". Received: anneal={anneal!r}')
+        check_choice("anneal", anneal, Anneal)
         check_positive("div_factor", div_factor)
         check_positive("final_div_factor", final_div_factor)
         low, _, final = self._corners()
@@ -153,7 +155,8 @@ class PowerDecay(Displayed, keras.optimizers.schedules.LearningRateSchedule):
     is half the initial rate after `decay_steps` updates, a third after twice as many, and so on.
 
     Args:
-        initial_learning_rate: float > 0, the rate of update 0.
+        initial_learning_rate: float > 0, the rate of update 0, or a `LearningRateSearch` for its
+            `suggestion`.
         decay_steps: float > 0, in updates.
         power: float >= 0. 0 is a constant rate.
         name: str or None, the name of the schedule.
@@ -168,7 +171,7 @@ class PowerDecay(Displayed, keras.optimizers.schedules.LearningRateSchedule):
         curve: the same as a function of NumPy arrays of update numbers, in float64.
 
     Raises:
-        ValueError: a value is out of its range.
+        ValueError: a value is out of its range, or the search has no suggestion.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -183,18 +186,18 @@ class PowerDecay(Displayed, keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        initial_learning_rate: float,
+        initial_learning_rate: float | LearningRateSearch,
         decay_steps: float,
         power: float = 1.0,
         *,
         name: str | None = None,
     ):
         super().__init__()
-        self.initial_learning_rate = initial_learning_rate
+        self.initial_learning_rate = rate_of("initial_learning_rate", initial_learning_rate)
         self.decay_steps = decay_steps
         self.power = power
         self.name = name
-        check_in_float32("initial_learning_rate", initial_learning_rate)
+        check_in_float32("initial_learning_rate", self.initial_learning_rate)
         check_in_float32("decay_steps", decay_steps)
         check_number("power", power, "at least 0 and finite", lambda value: 0 <= value < math.inf)
 
@@ -248,7 +251,7 @@ class Warmup(Displayed, keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        schedule: Any,
+        schedule: keras.optimizers.schedules.LearningRateSchedule | float,
         warmup_steps: int,
         *,
         start: float = 0.0,
@@ -280,9 +283,8 @@ class Warmup(Displayed, keras.optimizers.schedules.LearningRateSchedule):
             return ops.where(step < self.warmup_steps, rising(ops.cast(step, "float32"), ops), following)
 
     def _following(self, step: Any) -> Any:
-        if isinstance(self.schedule, Real):
-            return ops.cast(self.schedule, "float32")
-        return ops.cast(self.schedule(step), "float32")
+        rate = self.schedule(step) if callable(self.schedule) else self.schedule
+        return ops.cast(rate, "float32")
 
     def get_config(self) -> dict[str, Any]:
         schedule = config_of(self, "schedule")["schedule"]

@@ -8,7 +8,7 @@ from keras import tree
 from keras_dnn_extras._arguments import check_bool, check_number
 from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._keras_internals import functional_of
-from keras_dnn_extras._models import check_model, graph_nodes
+from keras_dnn_extras._models import ByName, check_model, graph_nodes
 from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.decoder import Mirror
 from keras_dnn_extras.pretraining.dense_transpose import DenseTranspose
@@ -16,7 +16,7 @@ from keras_dnn_extras.pretraining.encoder_chain import Chain
 
 
 def build_autoencoder(
-    encoder: keras.Model, *, tied: bool = False, noise: float = 0.0, output_activation: Any = None
+    encoder: keras.Model, *, tied: bool = False, noise: float = 0.0, output_activation: ByName | None = None
 ) -> keras.Model:
     """Return a model of `encoder` and its mirror image, which leads back to the inputs.
 

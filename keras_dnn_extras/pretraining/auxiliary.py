@@ -8,7 +8,16 @@ import keras
 from keras_dnn_extras._arguments import check_positive
 from keras_dnn_extras._backends import random_generators, strategy_scope
 from keras_dnn_extras._graphs import trial_copies
-from keras_dnn_extras._models import built, check_model, layers_of_head, with_checked_validation
+from keras_dnn_extras._models import (
+    Data,
+    Head,
+    Losses,
+    OptimizerChoice,
+    built,
+    check_model,
+    layers_of_head,
+    with_checked_validation,
+)
 from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.pretraining.fit_arguments import (
     Optimizers,
@@ -25,13 +34,13 @@ from keras_dnn_extras.pretraining.training_models import UnderHead
 
 def pretrain_auxiliary(
     encoder: keras.Model,
-    head: Any,
-    x: Any,
-    y: Any = None,
+    head: Head,
+    x: Data,
+    y: Data | None = None,
     *,
-    loss: Any,
+    loss: Losses,
     epochs: int,
-    optimizer: Any = None,
+    optimizer: OptimizerChoice | None = None,
     **fit_arguments: Any,
 ) -> keras.callbacks.History:
     """Train `encoder` under `head` on a task for which labels are easy to get.

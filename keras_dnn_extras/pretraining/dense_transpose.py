@@ -13,6 +13,7 @@ from keras_dnn_extras._keras_internals import (
     remove_weight,
     shared_object,
 )
+from keras_dnn_extras._models import ByName
 from keras_dnn_extras.pretraining.weight_tying import Tie, check_dense, check_dense_built
 
 
@@ -59,12 +60,12 @@ class DenseTranspose(keras.layers.Layer):
     def __init__(
         self,
         dense: keras.layers.Dense,
-        activation: Any = None,
+        activation: ByName | None = None,
         use_bias: bool = True,
         *,
-        bias_initializer: Any = "zeros",
-        bias_regularizer: Any = None,
-        bias_constraint: Any = None,
+        bias_initializer: ByName = "zeros",
+        bias_regularizer: ByName | None = None,
+        bias_constraint: ByName | None = None,
         **kwargs: Any,
     ):
         check_dense(dense)

@@ -13,6 +13,10 @@ from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._graphs import Call
 from keras_dnn_extras._keras_internals import flat_layers
 from keras_dnn_extras._models import (
+    ByName,
+    Data,
+    Losses,
+    OptimizerChoice,
     built,
     graph_nodes,
     is_array,
@@ -44,15 +48,15 @@ from keras_dnn_extras.pretraining.training_models import Reconstruction
 
 def pretrain_autoencoder(
     encoder: keras.Model,
-    x: Any,
+    x: Data,
     *,
     epochs: int,
     greedy: bool = False,
     tied: bool = False,
     noise: float = 0.0,
-    output_activation: Any = None,
-    loss: Any = "mse",
-    optimizer: Any = None,
+    output_activation: ByName | None = None,
+    loss: Losses = "mse",
+    optimizer: OptimizerChoice | None = None,
     **fit_arguments: Any,
 ) -> keras.callbacks.History:
     """Train `encoder` to keep what its mirror image needs to reconstruct unlabelled data.

@@ -7,6 +7,7 @@ import keras
 
 from keras_dnn_extras._arguments import check_in_float32, check_number, check_positive, positive_float
 from keras_dnn_extras._models import (
+    Data,
     built,
     check_recompilable,
     compiled_optimizer,
@@ -19,6 +20,7 @@ from keras_dnn_extras._models import (
     with_inner_layers,
 )
 from keras_dnn_extras._rollback import rolled_back
+from keras_dnn_extras.learning_rates import LearningRateSearch, rate_of
 from keras_dnn_extras.transfer.fine_tune_schedule import FineTuneSchedule
 from keras_dnn_extras.transfer.gradual_unfreezing import GradualUnfreezing
 from keras_dnn_extras.transfer.head_and_body import head_and_body, learning_rate_multipliers
@@ -27,12 +29,12 @@ from keras_dnn_extras.transfer.training_plan import training_plan
 
 def fine_tune(
     model: keras.Model,
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data | None = None,
     *,
     epochs: int,
     frozen_epochs: int = 1,
-    learning_rate: float = 1e-3,
+    learning_rate: float | LearningRateSearch = 1e-3,
     learning_rate_divisor: float = 100.0,
     layer_decay: float | None = None,
     **fit_arguments: Any,
@@ -52,7 +54,8 @@ def fine_tune(
         x, y: data as in `fit`.
         epochs: int > 0, how many in all.
         frozen_epochs: int from 0 to `epochs`, how many of them for the head alone.
-        learning_rate: float > 0, the largest of the first cycle.
+        learning_rate: float > 0, the largest of the first cycle, or a `LearningRateSearch` for its
+            `suggestion`.
         learning_rate_divisor: float > 0, by which that of the second is lower.
         layer_decay: float > 0, at most 1, or None for 1. The `i`-th layer with weights to train, counted
             from 0 at the output, has the share `layer_decay**i` of the learning rate: in models of many
@@ -64,9 +67,9 @@ def fine_tune(
         The `History` of all epochs. The learning rate of each epoch's last update is in it.
 
     Raises:
-        ValueError: a value is out of its range; the model is not compiled, has no weights, or its
-            optimizer has a schedule; a callback sets the learning rate, too; the length of an epoch is
-            unknown and `steps_per_epoch` not given.
+        ValueError: a value is out of its range, or the search has no suggestion; the model is not compiled,
+            has no weights, or its optimizer has a schedule; a callback sets the learning rate, too; the
+            length of an epoch is unknown and `steps_per_epoch` not given.
         TypeError: a value is of the wrong type.
 
     Example:
@@ -82,7 +85,7 @@ def fine_tune(
     Reference:
         Howard & Gugger, fastai: A Layered API for Deep Learning, 2020 (https://arxiv.org/abs/2002.04688).
     """
-    learning_rate = positive_float("learning_rate", learning_rate)
+    learning_rate = positive_float("learning_rate", rate_of("learning_rate", learning_rate))
     divisor = positive_float("learning_rate_divisor", learning_rate_divisor)
     check_in_float32("learning_rate / learning_rate_divisor", learning_rate / divisor)
     _check_arguments(epochs, frozen_epochs, layer_decay)

@@ -1,11 +1,10 @@
 """Freeze and unfreeze layers."""
 
-from typing import Any
-
 import keras
 
 from keras_dnn_extras._arguments import check_bool, positive_float
 from keras_dnn_extras._models import (
+    LayerChoices,
     check_model,
     check_recompilable,
     chosen_layers,
@@ -20,7 +19,7 @@ from keras_dnn_extras._rollback import rolled_back
 from keras_dnn_extras.transfer.interruptions import forget_frozen
 
 
-def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
+def freeze(model: keras.Model, layers: LayerChoices = None) -> keras.Model:
     """Freeze layers: no training moves them any more, and BatchNormalization is in inference mode.
 
     A model that is compiled is recompiled with all that it was compiled with: Keras alone trains on as
@@ -66,7 +65,11 @@ def freeze(model: keras.Model, layers: Any = None) -> keras.Model:
 
 
 def unfreeze(
-    model: keras.Model, layers: Any = None, *, learning_rate: float | None = None, batch_norm: bool = False
+    model: keras.Model,
+    layers: LayerChoices = None,
+    *,
+    learning_rate: float | None = None,
+    batch_norm: bool = False,
 ) -> keras.Model:
     """Let layers train again, but leave BatchNormalization frozen, as `freeze` left it.
 

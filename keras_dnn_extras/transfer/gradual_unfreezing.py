@@ -11,6 +11,7 @@ from keras_dnn_extras._backends import strategy_scope
 from keras_dnn_extras._display import brief
 from keras_dnn_extras._keras_internals import callbacks_of_fit, trainable_at_compile
 from keras_dnn_extras._models import (
+    LayerChoices,
     check_rebuildable,
     innermost_optimizer,
     optimizer_attributes,
@@ -81,7 +82,7 @@ class GradualUnfreezing(StepCallback):
         (https://arxiv.org/abs/1801.06146).
     """
 
-    def __init__(self, plan: Mapping[int, Any], *, batch_norm: bool = False, verbose: int = 0):
+    def __init__(self, plan: Mapping[int, LayerChoices], *, batch_norm: bool = False, verbose: int = 0):
         super().__init__()
         check_plan(plan)
         check_bool("batch_norm", batch_norm)

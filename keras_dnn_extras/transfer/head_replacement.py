@@ -1,7 +1,5 @@
 """Give a trained model another head."""
 
-from typing import Any
-
 import keras
 
 from keras_dnn_extras._arguments import check_bool
@@ -9,6 +7,7 @@ from keras_dnn_extras._backends import random_generators
 from keras_dnn_extras._graphs import copy_model, trial_copies
 from keras_dnn_extras._keras_internals import is_automatic_name
 from keras_dnn_extras._models import (
+    Head,
     check_model,
     graph_nodes,
     layers_of_head,
@@ -21,7 +20,7 @@ from keras_dnn_extras.transfer.cutting import check_cut, cut, input_layer
 
 
 def replace_head(
-    model: keras.Model, head: Any, *, after: str | None = None, freeze_body: bool = True
+    model: keras.Model, head: Head, *, after: str | None = None, freeze_body: bool = True
 ) -> keras.Model:
     """Return a new model: the body of `model`, copied, under another head.
 

@@ -7,9 +7,11 @@ drawn by NumPy, so that it does not depend on the backend, the batch, or how man
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+Masks = Literal["shared", "independent"]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Dropout layers that stay active after training, for Monte-Carlo predictions."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
 from keras_dnn_extras._arguments import PACKAGE, check_number
+
+DataFormat = Literal["channels_first", "channels_last"]
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -258,7 +260,7 @@ class MCSpatialDropout2D(_MCSpatialDropout, keras.layers.SpatialDropout2D):
     def __init__(
         self,
         rate: float,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ):
@@ -307,7 +309,7 @@ class MCSpatialDropout3D(_MCSpatialDropout, keras.layers.SpatialDropout3D):
     def __init__(
         self,
         rate: float,
-        data_format: str | None = None,
+        data_format: DataFormat | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ):

@@ -3,7 +3,7 @@
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import tree
+from numpy.typing import NDArray
 
 from keras_dnn_extras._arguments import (
     check_bool,
@@ -22,13 +23,18 @@ from keras_dnn_extras._arguments import (
 )
 from keras_dnn_extras._backends import memory_of_machine
 from keras_dnn_extras._display import Displayed, Summary
-from keras_dnn_extras._models import are_arrays, batches, check_model, number_of_batches, with_first
+from keras_dnn_extras._models import Data, are_arrays, batches, check_model, number_of_batches, with_first
+from keras_dnn_extras.uncertainty.masks import Masks
 from keras_dnn_extras.uncertainty.mc_batches import Noise, SampledBatch
 from keras_dnn_extras.uncertainty.mc_summary import summary_of
 from keras_dnn_extras.uncertainty.mc_tally import Tally
 from keras_dnn_extras.uncertainty.metrics import both_classes, predictive_entropy
 from keras_dnn_extras.uncertainty.raw_inputs import preprocessed, preprocessor_of, with_arrays_of_strings
 from keras_dnn_extras.uncertainty.sampler_cache import samplers_of
+
+# As types, fields are those of a model with one output: of several they are structures of arrays. What may
+# be None, as an entropy of a regression, is Any as well, so that type checkers ask nobody to test for it.
+Array = NDArray[Any]
 
 _FEWEST = 20  # samples before the standard error is believed, and between two looks at it
 
@@ -48,28 +54,28 @@ class MCPrediction(Displayed):
         samples: of shape `(samples, n, ...)`, with `keep_samples=True`, else None.
     """
 
-    mean: Any
-    variance: Any
+    mean: Array
+    variance: Array
     num_samples: int
-    expected_entropy: Any
-    variation_ratio: Any
-    samples: Any = None
+    expected_entropy: Array | Any
+    variation_ratio: Array | Any
+    samples: Array | Any = None
 
     def _summary(self) -> Summary:
         return summary_of(self)
 
     @property
-    def std(self) -> Any:
+    def std(self) -> Array:
         """Standard deviation over the samples."""
         return tree.map_structure(np.sqrt, self.variance)
 
     @property
-    def standard_error(self) -> Any:
+    def standard_error(self) -> Array:
         """Of the mean: `std / sqrt(num_samples)`."""
         return tree.map_structure(lambda std: std / math.sqrt(self.num_samples), self.std)
 
     @property
-    def predictive_entropy(self) -> Any:
+    def predictive_entropy(self) -> Array | Any:
         """Entropy of the mean, in nats: all the uncertainty. None where there are no probabilities."""
         return tree.map_structure(
             lambda mean, other: None if other is None else predictive_entropy(_classes(mean, other)),
@@ -78,7 +84,7 @@ class MCPrediction(Displayed):
         )
 
     @property
-    def mutual_information(self) -> Any:
+    def mutual_information(self) -> Array | Any:
         """`predictive_entropy - expected_entropy`, at least 0: the epistemic part, which more data reduces.
 
         Of few samples it is too small: about `1 - 1 / num_samples` of what it would be of many.
@@ -89,7 +95,7 @@ class MCPrediction(Displayed):
             self.expected_entropy,
         )
 
-    def quantile(self, q: Any) -> Any:
+    def quantile(self, q: float | Sequence[float] | Array) -> Array:
         """Return the quantiles `q` over the samples, as `numpy.quantile` does.
 
         Args:
@@ -108,16 +114,16 @@ class MCPrediction(Displayed):
 
 def mc_predict(
     model: keras.Model,
-    x: Any,
+    x: Data,
     samples: int = 100,
     *,
     batch_size: int = 32,
     seed: int | None = None,
-    masks: str = "shared",
+    masks: Masks = "shared",
     tolerance: float | None = None,
     max_samples: int | None = None,
     keep_samples: bool = False,
-    from_logits: Any = False,
+    from_logits: bool | Sequence[bool] | Mapping[str, bool] = False,
     verbose: int = 0,
 ) -> MCPrediction:
     """Predict with dropout active, many times, and tell mean, spread and uncertainty.
@@ -307,7 +313,7 @@ def _check_model_and_sizes(
 def _check_options(seed: Any, masks: Any, keep_samples: Any, from_logits: Any, verbose: Any) -> None:
     if seed is not None:
         check_number("seed", seed, "at least 0", lambda value: value >= 0, Integral)
-    check_choice("masks", masks, ("shared", "independent"))
+    check_choice("masks", masks, Masks)
     check_bool("keep_samples", keep_samples)
     if not all(isinstance(each, (bool, np.bool_)) for each in tree.flatten(from_logits)):
         raise TypeError(

@@ -1,13 +1,14 @@
 """Pictures of uncertainty: what is right and wrong, how calibrated it is, and bands of regressions."""
 
 from numbers import Integral
+
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import check_number, real_array
-from keras_dnn_extras._plotting import BLACK, BLUE, SKY, VERMILLION, add_title, axes
+from keras_dnn_extras._plotting import BLACK, BLUE, SKY, VERMILLION, Axes, add_title, axes
 from keras_dnn_extras.uncertainty.metrics import expected_calibration_error, reliability
 
 _MOST_BINS = 10_000  # each is a patch of its own in the picture
@@ -15,7 +16,9 @@ _BARS = 0.25  # of the height, for how many predictions each bin has
 _CAPTION = "Bands: how uncertain the curve is. The noise of a next point comes on top."
 
 
-def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Any = None) -> Any:
+def plot_uncertainty(
+    correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 30, ax: Axes | None = None
+) -> Axes:
     """Draw histograms of the uncertainty of right and of wrong predictions.
 
     Where uncertainty is of use, the wrong ones are further to the right.
@@ -64,7 +67,9 @@ def plot_uncertainty(correct: ArrayLike, uncertainty: ArrayLike, *, bins: int = 
     return ax
 
 
-def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, ax: Any = None) -> Any:
+def plot_reliability(
+    y_true: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, ax: Axes | None = None
+) -> Axes:
     """Draw accuracy by confidence, and how many predictions each point stands for.
 
     Points below the diagonal are of too high confidence. Those of few predictions are far from it by
@@ -105,7 +110,7 @@ def plot_reliability(y_true: ArrayLike, probabilities: ArrayLike, *, bins: int =
     return ax
 
 
-def _draw_counts(ax: Any, confidence: np.ndarray, count: np.ndarray, bins: int) -> Any:
+def _draw_counts(ax: Axes, confidence: np.ndarray, count: np.ndarray, bins: int) -> Any:
     """Draw a bar for each bin, behind the lines, and return the bars."""
     right, bins = ax.twinx(), min(int(bins), 2**53)
     edges = np.floor(confidence * bins).clip(max=bins - 1) / bins
@@ -124,10 +129,10 @@ def plot_band(
     mean: ArrayLike,
     std: ArrayLike,
     *,
-    data: Any = None,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
     caption: str | None = _CAPTION,
-    ax: Any = None,
-) -> Any:
+    ax: Axes | None = None,
+) -> Axes:
     """Draw a regression with bands of one and two standard deviations.
 
     With `std` of `mc_predict` the bands tell how uncertain the curve is, and not where the next point will

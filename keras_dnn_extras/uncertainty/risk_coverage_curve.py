@@ -1,14 +1,13 @@
 """Risk-coverage curves: the error of a model that may abstain."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import real_array
 from keras_dnn_extras._display import Displayed, Summary
-from keras_dnn_extras._plotting import BLACK, BLUE, VERMILLION, add_title, axes
+from keras_dnn_extras._plotting import BLACK, BLUE, VERMILLION, Axes, add_title, axes
 from keras_dnn_extras.uncertainty.metrics import Floats
 
 
@@ -41,7 +40,7 @@ class RiskCoverage(Displayed):
         at = {share: self.risk[max(round(share * len(self.risk)), 1) - 1] for share in (0.5, 0.8, 1.0)}
         return ", ".join(f"{risk:.3g} at {share:.0%} coverage" for share, risk in at.items())
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the risk by coverage, between that of a random order and that of an ideal one.
 
         The random order knows nothing of the errors, the ideal one knows them all.

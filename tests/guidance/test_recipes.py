@@ -194,6 +194,79 @@ def test_samples_of_any_number_type(dtype):
     assert same(same_again.layers[0].weights, model.layers[0].weights)
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, num_batches=3):
+        super().__init__()
+        self.x, self._num_batches = x, num_batches
+
+    @property
+    def num_batches(self):
+        return self._num_batches
+
+    def __getitem__(self, index):
+        return self.x[4 * index : 4 * index + 4], np.zeros(4)
+
+
+def tf_dataset(x, **structure):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices({"only": x} if structure else (x, np.zeros(len(x)))).batch(4)
+
+
+def loader(x):
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.zeros(len(x)))
+    return torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+
+
+DATASETS = {
+    "PyDataset": Batches,
+    "tf.data": tf_dataset,
+    "tf.data of dicts": lambda x: tf_dataset(x, dict=True),
+    "DataLoader": loader,
+    "dict": lambda x: {"only": x},
+}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_a_dataset_adapts_as_the_array_of_its_rows_does(kind):
+    # Batches of 4, 4 and 2 rows, whose means differ: the variance between them counts.
+    x = (np.random.default_rng(0).normal(size=(10, 3)) + np.arange(10)[:, None]).astype("float32")
+    found = kdx.dnn(3, [4], 2, inputs=DATASETS[kind](x)).layers[0]
+    mean, variance = x.mean(axis=0, dtype="float64"), x.var(axis=0, dtype="float64")
+    for weight, expected in ((found.adapt_mean, mean), (found.adapt_variance, variance)):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
+
+
+def test_data_that_ends_never_or_can_be_read_once_is_refused():
+    x = np.ones((12, 3), "float32")
+    with pytest.raises(ValueError, match=r"`inputs` to have an end.*Received: inputs="):
+        kdx.dnn(3, [4], 2, inputs=Batches(x, num_batches=None))
+    with pytest.raises(ValueError, match=r"`inputs` to have an end.*Received: inputs="):
+        kdx.dnn(3, [4], 2, inputs=tf_dataset(x).repeat())
+    batches = (batch for batch in [x])
+    with pytest.raises(ValueError, match=r"`inputs` to be data that can be read again"):
+        kdx.dnn(3, [4], 2, inputs=batches)
+    assert next(batches) is x
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (np.ones((12, 4), "float32"), r"shape \(n, 3\).*inputs of shape \(4, 4\)"),
+        (np.full((12, 3), np.nan, "float32"), "to be finite"),
+        (np.ones((0, 3), "float32"), "which has no row"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_is_refused(x, told):
+    with pytest.raises(ValueError, match=told):
+        kdx.dnn(3, [4], 2, inputs=tf_dataset(x))
+
+
+def test_inputs_of_two_names_are_refused():
+    with pytest.raises(ValueError, match="those of one input"):
+        kdx.dnn(3, [4], 2, inputs={"a": np.ones((4, 3)), "b": np.ones((4, 3))})
+
+
 @pytest.mark.slow
 def test_in_mixed_precision_both_ends_compute_in_float32():
     before = keras.config.dtype_policy()
@@ -519,3 +592,18 @@ def test_it_is_a_model_of_scikit_learns_regressors():
     keras.utils.set_random_seed(0)
     model = keras.wrappers.SKLearnRegressor(network)
     assert model.fit(x, y, epochs=40, verbose=0).score(x, y) > 0.8
+
+
+def test_a_grid_search_of_scikit_learn_copies_it():
+    model_selection = pytest.importorskip("sklearn.model_selection")
+
+    def network(X, y, units):  # noqa: N803
+        return kdx.dnn(X.shape[1], units, 1, task="regression", inputs=X, seed=0)
+
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    # A single unit cannot bend: the better network is known.
+    grid = {"model_kwargs": [{"units": [1]}, {"units": [20]}]}
+    search = model_selection.GridSearchCV(keras.wrappers.SKLearnRegressor(network), grid, cv=2)
+    search.fit(x, np.abs(x[:, 0]), epochs=30, batch_size=4, verbose=0)
+    assert search.best_params_ == {"model_kwargs": {"units": [20]}}
+    assert search.best_estimator_.model_.layers[1].units == 20

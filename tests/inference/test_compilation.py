@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 import weakref
+from typing import Literal, get_args
 
 import keras
 import numpy as np
@@ -413,6 +414,11 @@ def test_tables_of_strings_within():
 
 def with_engines(monkeypatch, **others):
     monkeypatch.setattr(engines, "ENGINES", {name: ((BACKEND,), build) for name, build in others.items()})
+    monkeypatch.setattr(engines, "Engine", Literal["auto", *others])
+
+
+def test_each_engine_has_a_name_that_type_checkers_know():
+    assert get_args(engines.Engine) == ("auto", *engines.ENGINES)
 
 
 def exact(model, signature):
@@ -472,7 +478,7 @@ def test_an_engine_of_another_backend_or_not_installed_is_told(monkeypatch):
     with pytest.raises(ValueError, match=f"not with the {BACKEND} backend. Pass one that can: 'numpy'"):
         kdx.compile_for_inference(dense_model(), engine=other)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="not installed: onnxruntime"):
+    with pytest.raises(ValueError, match=r"not installed: onnxruntime.*`python -m pip install onnxruntime"):
         kdx.compile_for_inference(dense_model(), engine="onnxruntime")
 
 

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -61,7 +62,7 @@ def curves(callback, total):
     The momentum is the cycle of a rate between 0 and 1, turned round.
     """
     config = callback.get_config()
-    for name in ("verbose", "cycle_momentum", "base_momentum", "max_momentum"):
+    for name in ("update_freq", "verbose", "cycle_momentum", "base_momentum", "max_momentum"):
         config.pop(name)
     config["total_steps"] = total
     rates = kdx.OneCycle(**config).curve(np.arange(total))
@@ -761,5 +762,27 @@ def test_plot_needs_the_number_of_updates():
 
 def test_plot_tells_how_to_install_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "keras-dnn-extras\[plot\]"'):
+    with pytest.raises(ImportError, match="`python -m pip install matplotlib`"):
         kdx.OneCycleScheduler(0.1, 10).plot()
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_it_warns_of_early_stopping_once_a_fit(nested):
+    scheduler, stopping = kdx.OneCycleScheduler(0.1), keras.callbacks.EarlyStopping("loss")
+    callbacks = [scheduler, keras.callbacks.CallbackList([stopping]) if nested else stopping]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        truth.linear_model(keras.optimizers.SGD(0.1)).fit(
+            *truth.data(2), epochs=2, callbacks=callbacks, verbose=0
+        )
+    messages = [str(w.message) for w in caught if "EarlyStopping" in str(w.message)]
+    assert len(messages) == 1
+    assert "Remove `EarlyStopping`" in messages[0]
+
+
+def test_it_does_not_warn_where_nothing_stops_early():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        truth.linear_model(keras.optimizers.SGD(0.1)).fit(
+            *truth.data(2), callbacks=[kdx.OneCycleScheduler(0.1)], verbose=0
+        )
