@@ -1,7 +1,6 @@
 """Pictures of uncertainty: what is right and wrong, how calibrated it is, and bands of regressions."""
 
 from numbers import Integral
-
 from typing import Any
 
 import numpy as np
