@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_dnn_extras._display import Displayed, Summary, call_text
+from keras_dnn_extras._display import Displayed, Summary, brief, call_text
 from keras_dnn_extras._keras_internals import (
     callbacks_of_fit,
     check_internals,
@@ -83,7 +83,7 @@ class StepCallback(Displayed, keras.callbacks.Callback):
         if self in others:
             raise ValueError(
                 f"`{self._display_name}` is listed twice. Remove one of the two from `callbacks`. "
-                f"Received: callbacks={[self, *others]}"
+                f"Received: callbacks={brief([self, *others])}"
             )
         return others
 

@@ -25,6 +25,8 @@ from keras_dnn_extras.gradients.findings import FindingReporter, GradientFinding
 from keras_dnn_extras.gradients.heatmap import draw_history
 from keras_dnn_extras.gradients.norm_collector import NormCollector
 
+LayersInPlot = Literal["kernels", "all"]
+
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
 class GradientNormMonitor(BatchLogsCallback):
@@ -208,7 +210,7 @@ class GradientNormMonitor(BatchLogsCallback):
 
     # -- the picture --------------------------------------------------------------------------------
 
-    def plot(self, ax: Axes | None = None, *, layers: Literal["kernels", "all"] = "kernels") -> Axes:
+    def plot(self, ax: Axes | None = None, *, layers: LayersInPlot = "kernels") -> Axes:
         """Draw the gradient norms of the last `fit`: layers by updates, in colours on a log scale.
 
         The first layer is at the top. The scale goes from `vanishing_threshold` to `exploding_threshold`,
@@ -234,7 +236,7 @@ class GradientNormMonitor(BatchLogsCallback):
             ValueError: there was no update yet, or `layers` is something else.
             ImportError: matplotlib is not installed.
         """
-        check_choice("layers", layers, ("kernels", "all"))
+        check_choice("layers", layers, LayersInPlot)
         if not self.history.get("gradient_norm"):
             raise ValueError(
                 "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "

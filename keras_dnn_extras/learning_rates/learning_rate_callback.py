@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import check_positive, check_verbose, config_of, counted
-from keras_dnn_extras._display import values_range
+from keras_dnn_extras._display import brief, values_range
 from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
 from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
 from keras_dnn_extras._plotting import Axes
@@ -159,7 +159,7 @@ class LearningRateCallback(BatchLogsCallback):
         raise ValueError(
             f"`{self._display_name}` sets the {hyperparameter} of each update, and something else set it "
             "in this `fit` too: another callback, or the `train_step`. Remove one of them. "
-            f"Received: callbacks={callbacks_of_fit(self)}"
+            f"Received: callbacks={brief(callbacks_of_fit(self))}"
         )
 
     def _read_batches(self) -> None:
@@ -257,7 +257,7 @@ def _refuse_second_writer(
         raise ValueError(
             f"`{name}` and the schedule `{getattr(rate, '__name__', type(rate).__name__)}` of the "
             "optimizer would both set the learning rate. Compile the model with a float learning "
-            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={rate}"
+            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={brief(rate)}"
         )
     writers = (
         LearningRateCallback,
@@ -268,7 +268,7 @@ def _refuse_second_writer(
         if isinstance(other, writers):
             raise ValueError(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "
-                f"of them from `callbacks`. Received: callbacks={callbacks}"
+                f"of them from `callbacks`. Received: callbacks={brief(callbacks)}"
             )
 
 

@@ -10,6 +10,7 @@ from keras import tree
 
 from keras_dnn_extras._arguments import check_bool, check_positive
 from keras_dnn_extras._backends import strategy_scope
+from keras_dnn_extras._display import brief
 from keras_dnn_extras._graphs import Call
 from keras_dnn_extras._keras_internals import flat_layers
 from keras_dnn_extras._models import (
@@ -210,7 +211,7 @@ def _check_reconstruction_arguments(x: Any, greedy: bool, fit_arguments: dict[st
     if greedy and any(isinstance(one, keras.callbacks.BackupAndRestore) for one in callbacks):
         raise ValueError(
             "`BackupAndRestore` would put the state of one layer's fit into that of another. Leave it out, "
-            f"or set `greedy` to False. Received: greedy=True, callbacks={callbacks}"
+            f"or set `greedy` to False. Received: greedy=True, callbacks={brief(callbacks)}"
         )
     endless = fit_arguments.get("steps_per_epoch") is not None
     if greedy and isinstance(x, types.GeneratorType) and not endless:

@@ -175,7 +175,7 @@ class GradualUnfreezing(StepCallback):
         if any(isinstance(other, GradualUnfreezing) for other in others):
             raise ValueError(
                 "There are two `GradualUnfreezing`. Put all epochs into the plan of one. "
-                f"Received: callbacks={[self, *others]}"
+                f"Received: callbacks={brief([self, *others])}"
             )
 
     def _trainable(self) -> set[int]:
