@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path, save
+from keras_dnn_extras.command_line.output import show
 from keras_dnn_extras.command_line.problems import reported_as
 from keras_dnn_extras.command_line.progress import progress
 
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for module in arguments.modules:
         with reported_as(f"{module}: cannot be imported"):
             _import(module)
-    _print(_fused(arguments.source, arguments.target, arguments.quiet))
+    show(_fused(arguments.source, arguments.target, arguments.quiet))
     return 0
 
 
@@ -81,13 +82,6 @@ def _fused(source: str, target: pathlib.Path, quiet: bool) -> object:
     with reported_as(f"{target}: cannot be written"), progress(f"writing {target}", quiet=quiet):
         save(result.model, destination(target))
     return result.report
-
-
-def _print(report: object) -> None:
-    try:
-        print(report, flush=True)
-    except BrokenPipeError:  # as of `| head`: nobody reads on, also when Python flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _import(module: str) -> None:

@@ -36,6 +36,11 @@ def change(value: float, before: float, higher_is_better: bool | None) -> Cell:
     return Cell(text, "good" if (difference > 0) == higher_is_better else "error")
 
 
+def writable(text: str) -> str:
+    r"""Return `text` with what UTF-8 does not have, as in names of files, as an escape: `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def listed(names: list[str], most: int = 6) -> str:
     """Return `names` in backticks, the first ones of many."""
     shown = ", ".join(f"`{name}`" for name in names[:most])

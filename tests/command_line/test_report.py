@@ -111,3 +111,18 @@ def test_a_report_needs_no_keras(folder):
     assert "matplotlib.figure" in imported
     assert imported & {"keras", "tensorflow", "jax", "torch"} == set()
     assert (folder / "r.html").exists()
+
+
+def test_nobody_has_to_read_what_is_printed(folder):
+    command = [sys.executable, "-m", "keras_dnn_extras", "report", "history.csv", "r.html"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `| head` does
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+    assert (folder / "r.html").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_refused_as_one(folder, capsys):
+    os.mkfifo(folder / "pipe.csv")
+    assert main(["report", "pipe.csv", "r.html"]) == 2
+    assert capsys.readouterr().err.startswith("pipe.csv: cannot be read: it is a pipe")

@@ -1,0 +1,12 @@
+"""What a command prints."""
+
+import os
+import sys
+
+
+def show(result: object) -> None:
+    """Print `result`, unless nobody reads on, as after `| head`."""
+    try:
+        print(result, flush=True)
+    except BrokenPipeError:  # nor may Python flush at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
