@@ -9,7 +9,7 @@ from typing import Any
 
 from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path, save
 from keras_dnn_extras.command_line.output import show
-from keras_dnn_extras.command_line.problems import reported_as
+from keras_dnn_extras.command_line.problems import UnusableError, reported_as
 from keras_dnn_extras.command_line.progress import progress
 
 _DESCRIPTION = """Fold the batch normalizations of a saved model into the layers around them.
@@ -85,6 +85,8 @@ def _fused(source: str, target: pathlib.Path, quiet: bool) -> object:
 
 
 def _import(module: str) -> None:
+    if module.endswith(".py"):
+        raise UnusableError(f"pass the name of the module, {module.removesuffix('.py')}, not its file")
     folder = os.getcwd()
     if folder not in sys.path:  # an installed script has its own folder there
         sys.path.insert(0, folder)

@@ -127,7 +127,7 @@ def _classes(name: str, mean: Any, entropy: Any, information: Any, y_true: Any) 
     probabilities = np.asarray(mean, "float64")
     of_single = probabilities.ndim == np.ndim(entropy) or probabilities.shape[-1] == 1
     rows = probabilities.reshape(-1) if of_single else probabilities.reshape(-1, probabilities.shape[-1])
-    finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     scores = [np.asarray(part, "float64").reshape(-1)[finite] for part in (entropy, information)]
     labels = None if y_true is None else _labels(y_true, len(rows), name)[finite]
     return ClassOutput(name, rows[finite], scores[0], scores[1], labels, int((~finite).sum()))

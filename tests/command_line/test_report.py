@@ -1,5 +1,6 @@
 """keras-dnn-extras report: what it writes, and which file it blames."""
 
+import io
 import os
 import subprocess
 import sys
@@ -126,3 +127,10 @@ def test_a_pipe_is_refused_as_one(folder, capsys):
     os.mkfifo(folder / "pipe.csv")
     assert main(["report", "pipe.csv", "r.html"]) == 2
     assert capsys.readouterr().err.startswith("pipe.csv: cannot be read: it is a pipe")
+
+
+def test_what_the_terminal_cannot_show_is_escaped(folder, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["report", "history.csv", "\xfc.html"]) == 0
+    assert stream.buffer.getvalue().split() == [rb"\xfc.html:", b"written"]

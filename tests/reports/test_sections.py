@@ -377,6 +377,12 @@ def test_uncertainty_that_is_the_same_but_for_rounding_is_drawn(pyplot):
     assert max(heights) == 2
 
 
+@pytest.mark.parametrize("labels", [None, np.zeros(0, int)])
+def test_a_prediction_of_no_rows_has_nothing_to_show(labels):
+    prediction = of_classes(np.zeros((0, 3)))
+    assert not uncertainty_section(sources(LOGS, prediction=prediction, y_true=labels)).blocks
+
+
 # -- left out --------------------------------------------------------------------------------------
 
 
