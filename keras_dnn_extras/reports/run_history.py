@@ -12,7 +12,7 @@ from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._display import brief
 from keras_dnn_extras.reports.csv_history import read_csv
 from keras_dnn_extras.reports.epoch_numbers import Numbering, number_epochs
-from keras_dnn_extras.reports.wording import writable
+from keras_dnn_extras.reports.wording import listed, writable
 
 _NAMED = 4  # columns in a note
 _MISSING = ("", "NA")
@@ -114,7 +114,7 @@ def _run_history(
         )
     of_text = [key for key in numbers if key not in series and _has_content(columns[key])]
     if of_text:
-        notes = [*notes, f"{_listed(of_text)}: no numbers, left out."]
+        notes = [*notes, f"{listed(of_text, _NAMED)}: no numbers, left out."]
     total = max(map(len, series.values()))
     numbering = number_epochs(epochs, total)
     notes = [*notes, *numbering.notes, *_length_notes(series, total)]
@@ -182,10 +182,7 @@ def _length_notes(series: dict[str, list[float | None]], total: int) -> list[str
         where = (
             f"at every {every}. epoch, as `validation_freq={every}` has it" if every > 1 else "at the first"
         )
-        notes.append(f"{_listed(names)}: {counted(length, 'value')} for {total} epochs, drawn {where}.")
+        notes.append(
+            f"{listed(names, _NAMED)}: {counted(length, 'value')} for {total} epochs, drawn {where}."
+        )
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
