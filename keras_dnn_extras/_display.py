@@ -84,14 +84,24 @@ def call_text(instance: Any) -> str:
     Args:
         instance: it keeps each argument under its name, as Keras's objects do.
     """
-    parameters = inspect.signature(type(instance).__init__).parameters
     stored = vars(instance)
     arguments = [
         f"{name}={brief(stored[name])}"
-        for name, parameter in parameters.items()
+        for name, parameter in _parameters(type(instance)).items()
         if name in stored and not _is_default(stored[name], parameter.default)
     ]
     return f"{type(instance).__name__}({', '.join(arguments)})"
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the parameters of `kind`, and those of its bases that it takes as `*args` and `**kwargs`."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        of_base = inspect.signature(base.__init__).parameters  # type: ignore[misc]
+        parameters = {**of_base, **parameters}
+        if not any(one.kind is one.VAR_KEYWORD for one in of_base.values()):
+            break
+    return parameters
 
 
 def brief(value: Any) -> str:

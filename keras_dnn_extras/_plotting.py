@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 else:
@@ -16,6 +18,7 @@ COLOUR_MAP = "viridis"  # from dark blue over green to yellow, ever lighter, wit
 
 _LEGEND_ROW = 16  # points
 _COLUMNS = 3  # of a legend
+_ROUNDING = 1e-9  # relative: what differs by less differs by rounding
 
 
 def axes(ax: Any = None) -> Any:
@@ -51,8 +54,20 @@ def add_title(ax: Any, title: str, handles: list | None = None, caption: str | N
     if handles:
         rows = -(-len(handles) // _COLUMNS) + (caption is not None)
         _add_legend(ax, handles, caption)
-    title = ax.get_title() or title
-    ax.set_title(title, pad=6 + _LEGEND_ROW * rows)
+    _set_title(ax, title, 6 + _LEGEND_ROW * rows)
+
+
+def _set_title(ax: Any, title: str, pad: float) -> None:
+    """Write `title`, or where there is one, at any side, lift that above the legend as it is."""
+    side = next((side for side in ("center", "left", "right") if ax.get_title(loc=side)), None)
+    if side is None:
+        ax.set_title(title, pad=pad)
+        return
+    font = {}
+    if side == "center":  # `Axes` hands out no other title with its font, which `set_title` resets
+        text = ax.title
+        font = {"size": text.get_size(), "weight": text.get_weight(), "color": text.get_color()}
+    ax.set_title(ax.get_title(loc=side), font, loc=side, pad=pad)
 
 
 def _add_legend(ax: Any, handles: list, caption: str | None) -> None:
@@ -67,6 +82,22 @@ def _add_legend(ax: Any, handles: list, caption: str | None) -> None:
         borderaxespad=0.2,
         frameon=False,
     )
+
+
+def histogram_edges(values: np.ndarray, bins: int) -> np.ndarray:
+    """Return the edges of the bins of a histogram. Values that only rounding tells apart share one bin."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if high - low <= _ROUNDING * max(abs(low), abs(high)):
+        low, high = low - 0.5, low + 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def shortened(name: str, longest: int) -> str:
+    """Return `name`, its middle left out where it is long: the ends of paths tell layers apart."""
+    if len(name) <= longest:
+        return name
+    begin = longest // 3
+    return f"{name[:begin]}…{name[begin + 1 - longest :]}"
 
 
 def check_matplotlib(name: str) -> None:

@@ -213,4 +213,13 @@ def test_a_subclass_that_does_not_keep_its_arguments_is_shown_too():
         def __init__(self, peak, **kwargs):
             super().__init__(peak, **kwargs)
 
-    assert repr(Own(0.1)) == "Own()"
+    assert repr(Own(0.1)) == "Own(max_learning_rate=0.1)"  # which the base keeps
+
+
+def test_a_subclass_that_hands_its_arguments_on_shows_those_too():
+    class Own(kdx.OneCycleScheduler):
+        def __init__(self, *args, tag="x", **kwargs):
+            self.tag = tag
+            super().__init__(*args, **kwargs)
+
+    assert repr(Own(0.1, tag="y")) == "Own(max_learning_rate=0.1, tag='y')"

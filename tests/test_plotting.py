@@ -50,3 +50,23 @@ def test_the_colours_are_told_apart(vision):
     seen = {name: lab(np.array(SEEN[vision]) @ linear(colour)) for name, colour in COLOURS.items()}
     for (one, first), (other, second) in itertools.combinations(seen.items(), 2):
         assert np.linalg.norm(first - second) > 10, (one, other)
+
+
+@pytest.mark.parametrize("side", ["left", "center", "right"])
+def test_a_title_of_the_user_stays_as_it_is_and_no_other_is_written(side, pyplot):
+    ax = pyplot.subplots()[1]
+    ax.set_title("Mine", loc=side, fontsize=20, color="red")
+    line = ax.plot([0, 1], label="line")
+    _plotting.add_title(ax, "Ours", line)
+    titles = {loc: ax.get_title(loc=loc) for loc in ("left", "center", "right")}
+    assert titles == {"left": "", "center": "", "right": ""} | {side: "Mine"}
+    if side == "center":
+        assert (ax.title.get_fontsize(), ax.title.get_color()) == (20, "red")
+
+
+def test_values_that_only_rounding_tells_apart_are_in_one_bin():
+    values = np.array([1.0, np.nextafter(1, 2)])
+    counts = np.histogram(values, _plotting.histogram_edges(values, 30))[0]
+    assert sorted(counts)[-2:] == [0, 2]
+    np.testing.assert_allclose(_plotting.histogram_edges(np.array([0.0, 1.0]), 2), [0, 0.5, 1])
+    assert len(_plotting.histogram_edges(np.array([]), 5)) == 6

@@ -42,6 +42,8 @@ def check_readable(source: str) -> None:
         raise UnusableError("it is a folder")
     if not path.exists():
         raise UnusableError(f"there is no such file{_similar(path)}")
+    if not path.is_file():
+        raise UnusableError("it is a pipe or a device: write it to a file before")
     if not os.access(path, os.R_OK):
         raise UnusableError("there is no permission to read it")
     if not path.stat().st_size:

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path, save
-from keras_dnn_extras.command_line.problems import reported_as
+from keras_dnn_extras.command_line.output import show
+from keras_dnn_extras.command_line.problems import UnusableError, reported_as
 from keras_dnn_extras.command_line.progress import progress
 
 _DESCRIPTION = """Fold the batch normalizations of a saved model into the layers around them.
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     for module in arguments.modules:
         with reported_as(f"{module}: cannot be imported"):
             _import(module)
-    _print(_fused(arguments.source, arguments.target, arguments.quiet))
+    show(_fused(arguments.source, arguments.target, arguments.quiet))
     return 0
 
 
@@ -83,14 +84,9 @@ def _fused(source: str, target: pathlib.Path, quiet: bool) -> object:
     return result.report
 
 
-def _print(report: object) -> None:
-    try:
-        print(report, flush=True)
-    except BrokenPipeError:  # as of `| head`: nobody reads on, also when Python flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _import(module: str) -> None:
+    if module.endswith(".py"):
+        raise UnusableError(f"pass the name of the module, {module.removesuffix('.py')}, not its file")
     folder = os.getcwd()
     if folder not in sys.path:  # an installed script has its own folder there
         sys.path.insert(0, folder)

@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from keras_dnn_extras.command_line.files import check_readable, destination, page_path
+from keras_dnn_extras.command_line.output import show
 from keras_dnn_extras.command_line.problems import UnusableError, reported_as
 
 _DESCRIPTION = """Write one page that tells how a training went, from the file of `CSVLogger`.
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         training_report(
             arguments.history, arguments.target, baseline=arguments.baseline, title=arguments.title
         )
-    print(f"{arguments.target}: written")
+    show(f"{arguments.target}: written")
     return 0
 
 

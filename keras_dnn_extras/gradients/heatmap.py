@@ -5,11 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from keras_dnn_extras._plotting import BLACK, BLUE, COLOUR_MAP, GREY, SKY, VERMILLION, add_title, axes
+from keras_dnn_extras._plotting import (
+    BLACK,
+    BLUE,
+    COLOUR_MAP,
+    GREY,
+    SKY,
+    VERMILLION,
+    add_title,
+    axes,
+    shortened,
+)
 from keras_dnn_extras.gradients.findings import Thresholds
 from keras_dnn_extras.gradients.heatmap_cells import Cells
 
 _LABELS = 40  # layers on the axis
+_LONGEST = 40  # characters of a label
 _HEIGHT = 0.16  # inches of a label
 _SCALE = (1e-7, 1e3)  # of the colours, where a threshold does not say
 _DECADES = 4  # that the colours span at least
@@ -160,5 +171,7 @@ def _patch(colour: str, label: str) -> Any:
 def _label_layers(ax: Any, names: list[str]) -> None:
     """Write the names of the layers, of many not all, with the first at the top."""
     every = -(-len(names) // _LABELS)
-    ax.set_yticks(np.arange(0, len(names), every) + 0.5, names[::every], fontsize="small")
+    labels = [shortened(name, _LONGEST) for name in names[::every]]
+    places = np.arange(0, len(names), every) + 0.5
+    ax.set_yticks(places, labels, fontsize="small", parse_math=False)  # a `$` in a name is a `$`
     ax.set_ylim(len(names), 0)

@@ -125,11 +125,13 @@ class LearningRateSearch(Displayed):
     def _summary(self) -> Summary:
         facts = {"suggestion": _rate_text(self.suggestion), "reason": self.reason}
         if self.suggestion is not None:
-            others = [f"{name} {_rate_text(r)}" for name, r in self.suggestions.items() if name != "valley"]
-            facts["other rates"] = ", ".join(others)
+            rates = self.suggestions.items()
+            facts["other rates"] = ", ".join(
+                f"{name} {_rate_text(r)}" for name, r in rates if name != "valley"
+            )
         count = len(self.learning_rates)
-        rates = f", from {values_range(self.learning_rates.tolist())}" if count else ""
-        return Summary("LearningRateSearch", facts | {"tried": counted(count, "learning rate") + rates})
+        span = f", from {values_range(self.learning_rates.tolist())}" if count else ""
+        return Summary("LearningRateSearch", facts | {"tried": counted(count, "learning rate") + span})
 
     def get_config(self) -> dict[str, Any]:
         return config_of(self, "learning_rates", "losses", "divergence_factor", "steps")

@@ -20,9 +20,11 @@ def read_csv(argument: str, path: pathlib.Path) -> tuple[dict[str, list[Any]], l
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no text, or not separated by commas, semicolons, tabs or bars.
+        ValueError: it is no text, begins with numbers in place of a heading, or is not separated by commas,
+            semicolons, tabs or bars.
     """
     rows = _rows(argument, path)
+    _check_heading(argument, path, rows)
     columns: dict[str, list[Any]] = {}
     heading, too_long, count = list[str](), 0, 0
     for row in rows:
@@ -39,9 +41,17 @@ def read_csv(argument: str, path: pathlib.Path) -> tuple[dict[str, list[Any]], l
     return columns, notes if too_long else []
 
 
+def _check_heading(argument: str, path: pathlib.Path, rows: list[list[str]]) -> None:
+    if rows and all(map(_is_number, rows[0])):
+        raise ValueError(
+            f"Expected `{argument}` to have names in its first line, as `keras.callbacks.CSVLogger` writes "
+            f"them: `epoch,loss`. Received: {argument}={str(path)!r}, which begins with {rows[0][:4]}"
+        )
+
+
 def _rows(argument: str, path: pathlib.Path) -> list[list[str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig").lstrip("\r\n")
         separator = _separator(text.split("\n", 1)[0])
         return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -10,6 +10,7 @@ import numpy as np
 from keras_dnn_extras.reports.svg import BLUE, FAINT, RED
 
 _POINTS = 600  # of a line, before neighbours share one
+_LARGEST = 1e300  # that is drawn: beyond it matplotlib finds no ticks
 _MARKERS = 30  # points, up to which each is marked
 _DECADES = 30  # the factor between values from which the axis is logarithmic
 _MANY_DECADES = 1e3  # and from which it needs no labels between powers of ten
@@ -93,16 +94,15 @@ def spans_decades(values: np.ndarray) -> bool:
 
 
 def _draw_line(ax: Any, line: Line) -> Any:
-    x, values = thinned(line.x, np.where(np.isfinite(line.values), line.values, math.nan))
+    drawn = np.where(np.isfinite(line.values), line.values.clip(-_LARGEST, _LARGEST), math.nan)
+    x, values = thinned(line.x, drawn)
     marker = "o" if len(values) <= _MARKERS else None
     (handle,) = ax.plot(
         x, values, color=line.colour, linestyle=line.style, marker=marker, markersize=3.5, zorder=2
     )
     if line.mark is not None:
         at = line.x == line.mark
-        ax.plot(
-            line.x[at], line.values[at], "o", color=line.colour, markersize=9, fillstyle="none", zorder=3
-        )
+        ax.plot(line.x[at], drawn[at], "o", color=line.colour, markersize=9, fillstyle="none", zorder=3)
     return handle
 
 

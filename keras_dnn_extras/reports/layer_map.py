@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dnn_extras._plotting import shortened
 from keras_dnn_extras.reports.figures import finish_axes, plain_decades
 from keras_dnn_extras.reports.svg import FAINT
 
@@ -75,7 +76,7 @@ class LayerMap:
     def _label_rows(self, ax: Any) -> None:
         every = -(-len(self.layers) // _LABELS)
         common = len(common_folder(self.layers))
-        names = [shortened(name[common:]) for name in self.layers[::every]]
+        names = [shortened(name[common:], _LONGEST) for name in self.layers[::every]]
         ax.set_yticks(np.arange(0, len(self.layers), every) + 0.5, names, fontsize="small")
         ax.tick_params(axis="y", length=0)
         ax.grid(visible=False)
@@ -98,14 +99,6 @@ def common_folder(layers: list[str]) -> str:
     folders = zip(*(layer.split("/")[:-1] for layer in layers), strict=False)
     common = takewhile(lambda names: len(set(names)) == 1, folders)
     return "".join(f"{names[0]}/" for names in common)
-
-
-def shortened(name: str, longest: int = _LONGEST) -> str:
-    """Return `name`, its middle left out where it is long: the ends of paths tell layers apart."""
-    if len(name) <= longest:
-        return name
-    begin = longest // 3
-    return f"{name[:begin]}…{name[begin + 1 - longest :]}"
 
 
 def _cells(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_dnn_extras._arguments import real_array
+from keras_dnn_extras._display import brief
+
 
 @dataclass(frozen=True)
 class ClassOutput:
@@ -93,22 +96,38 @@ def _check_structure(is_same: bool, mean: Any, values: Any) -> None:
     if not is_same:
         raise ValueError(
             "Expected `y_true` to have the structure of `prediction.mean`. "
-            f"Received: {type(values).__name__} where that is a {type(mean).__name__}"
+            f"Received: {_in_words(values)} where that is {_in_words(mean)}"
         )
+
+
+def _in_words(structure: Any) -> str:
+    if isinstance(structure, Mapping):
+        return f"a dict of {list(structure)}"
+    if isinstance(structure, (list, tuple)):
+        return f"a {type(structure).__name__} of {len(structure)}"
+    return f"one {type(structure).__name__}"
 
 
 def _numbers(name: str, mean: Any, variance: Any, y_true: Any) -> NumberOutput:
     rows, std = (np.asarray(part, "float64").reshape(-1) for part in (mean, np.sqrt(variance)))
     finite = np.isfinite(rows) & np.isfinite(std)
-    true = None if y_true is None else _labels(y_true, len(rows), name)[finite].astype("float64")
+    true = None if y_true is None else _true_numbers(y_true, len(rows), name)[finite]
     return NumberOutput(name, rows[finite], std[finite], true, int((~finite).sum()))
+
+
+def _true_numbers(y_true: Any, rows: int, name: str) -> np.ndarray:
+    numbers = real_array("y_true", _labels(y_true, rows, name))
+    if not np.isfinite(numbers).all():
+        of_output = f" of {name!r}" if name else ""
+        raise ValueError(f"Expected `y_true`{of_output} to be finite. Received: y_true={brief(y_true)}")
+    return numbers
 
 
 def _classes(name: str, mean: Any, entropy: Any, information: Any, y_true: Any) -> ClassOutput:
     probabilities = np.asarray(mean, "float64")
     of_single = probabilities.ndim == np.ndim(entropy) or probabilities.shape[-1] == 1
     rows = probabilities.reshape(-1) if of_single else probabilities.reshape(-1, probabilities.shape[-1])
-    finite = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
     scores = [np.asarray(part, "float64").reshape(-1)[finite] for part in (entropy, information)]
     labels = None if y_true is None else _labels(y_true, len(rows), name)[finite]
     return ClassOutput(name, rows[finite], scores[0], scores[1], labels, int((~finite).sum()))

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._display import brief
 from keras_dnn_extras.reports.csv_history import read_csv
 from keras_dnn_extras.reports.epoch_numbers import Numbering, number_epochs
+from keras_dnn_extras.reports.wording import listed, writable
 
 _NAMED = 4  # columns in a note
 _MISSING = ("", "NA")
@@ -78,9 +80,9 @@ def read_history(argument: str, history: Any) -> RunHistory:
     if isinstance(history, (str, os.PathLike)):
         path = pathlib.Path(history)
         columns, notes = read_csv(argument, path)
-        return _run_history(argument, history, path.name, columns, None, notes)
+        return _run_history(argument, str(history), writable(path.name), columns, None, notes)
     if isinstance(history, Mapping):
-        return _run_history(argument, "{...}", "", history, None, [])
+        return _run_history(argument, history, "", history, None, [])
     logs, epochs = getattr(history, "history", None), getattr(history, "epoch", None)
     if not isinstance(logs, Mapping) or not isinstance(epochs, list):
         raise TypeError(
@@ -98,7 +100,7 @@ def _run_history(
     epochs: Sequence[Any] | None,
     notes: list[str],
 ) -> RunHistory:
-    columns = {str(key): values for key, values in columns.items()}
+    columns = {writable(str(key)): values for key, values in columns.items()}
     numbers = {key: _numbers(values) for key, values in columns.items()}
     for key in _EPOCH_COLUMNS:
         if key in numbers:
@@ -108,11 +110,11 @@ def _run_history(
     if not series:
         raise ValueError(
             f"There is no epoch in `{argument}`, or none with a number in its logs. Pass what a `fit` of "
-            f"at least one epoch has recorded. Received: {argument}={received!r}"
+            f"at least one epoch has recorded. Received: {argument}={brief(received)}"
         )
     of_text = [key for key in numbers if key not in series and _has_content(columns[key])]
     if of_text:
-        notes = [*notes, f"{_listed(of_text)}: no numbers, left out."]
+        notes = [*notes, f"{listed(of_text, _NAMED)}: no numbers, left out."]
     total = max(map(len, series.values()))
     numbering = number_epochs(epochs, total)
     notes = [*notes, *numbering.notes, *_length_notes(series, total)]
@@ -180,10 +182,7 @@ def _length_notes(series: dict[str, list[float | None]], total: int) -> list[str
         where = (
             f"at every {every}. epoch, as `validation_freq={every}` has it" if every > 1 else "at the first"
         )
-        notes.append(f"{_listed(names)}: {counted(length, 'value')} for {total} epochs, drawn {where}.")
+        notes.append(
+            f"{listed(names, _NAMED)}: {counted(length, 'value')} for {total} epochs, drawn {where}."
+        )
     return notes
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

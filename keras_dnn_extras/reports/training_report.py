@@ -19,6 +19,7 @@ from keras_dnn_extras.reports.image import png_image
 from keras_dnn_extras.reports.sources import Sources, checked_sources
 from keras_dnn_extras.reports.summary_section import summary_section
 from keras_dnn_extras.reports.uncertainty_section import uncertainty_section
+from keras_dnn_extras.reports.wording import writable
 
 if TYPE_CHECKING:  # a report from a file needs no Keras
     import os
@@ -119,14 +120,15 @@ def training_report(
     )
     report = _report(sources, title)
     is_picture = target.suffix.lower() == ".png"
-    write(target, png_image(report) if is_picture else html_page(report).encode("utf-8"))
+    content = png_image(report) if is_picture else html_page(report).encode("utf-8", "backslashreplace")
+    write(target, content)
     return target
 
 
 def _report(sources: Sources, title: str | None) -> Report:
     parts = [section(sources) for section in _SECTIONS]
     return Report(
-        title or _title(sources),
+        writable(title or _title(sources)),
         tuple(_facts(sources)),
         tuple(part for part in parts if isinstance(part, Section)),
         tuple(part for part in parts if isinstance(part, LeftOut)),

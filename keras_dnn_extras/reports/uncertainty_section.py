@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._plotting import histogram_edges
 from keras_dnn_extras.reports.blocks import Block, LeftOut, Picture, Remark, Section, Table
 from keras_dnn_extras.reports.figures import Line, draw_lines
 from keras_dnn_extras.reports.predictions import ClassOutput, NumberOutput, outputs_of
@@ -191,7 +192,7 @@ def _histogram(output: ClassOutput | NumberOutput, values: np.ndarray, title: st
 
 def _drawing(values: np.ndarray, unit: str) -> Callable[[Any], None]:
     def draw(ax: Any) -> None:
-        ax.hist(values, _BINS, color=BLUE, alpha=0.8)
+        ax.hist(values, histogram_edges(values, _BINS), color=BLUE, alpha=0.8)
         ax.set_xlabel(unit)
         ax.set_ylabel("predictions")
         ax.grid(visible=False, axis="x")

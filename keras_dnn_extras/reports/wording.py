@@ -11,8 +11,7 @@ def number(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    text = f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
-    return text
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def percent(share: float) -> str:
@@ -34,6 +33,11 @@ def change(value: float, before: float, higher_is_better: bool | None) -> Cell:
     if higher_is_better is None or not difference:
         return Cell(text)
     return Cell(text, "good" if (difference > 0) == higher_is_better else "error")
+
+
+def writable(text: str) -> str:
+    r"""Return `text` with what UTF-8 does not have, as in names of files, as an escape: `\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def listed(names: list[str], most: int = 6) -> str:

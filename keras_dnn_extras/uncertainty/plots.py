@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keras_dnn_extras._arguments import check_number, real_array
-from keras_dnn_extras._plotting import BLACK, BLUE, SKY, VERMILLION, Axes, add_title, axes
+from keras_dnn_extras._plotting import BLACK, BLUE, SKY, VERMILLION, Axes, add_title, axes, histogram_edges
 from keras_dnn_extras.uncertainty.metrics import expected_calibration_error, reliability
 
 _MOST_BINS = 10_000  # each is a patch of its own in the picture
@@ -55,7 +55,7 @@ def plot_uncertainty(
         )
     check_number("bins", bins, f"from 1 to {_MOST_BINS}", lambda value: 0 < value <= _MOST_BINS, Integral)
     ax = axes(ax)
-    edges = np.histogram_bin_edges(scores, bins)
+    edges = histogram_edges(scores, int(bins))
     for name, rows, colour in (("right", right, BLUE), ("wrong", ~right, VERMILLION)):
         if rows.any():
             label = f"{name} ({rows.sum()})"
@@ -150,6 +150,7 @@ def plot_band(
 
     Raises:
         ValueError: the lengths differ.
+        TypeError: `data` is no tuple of two, or `caption` no string.
         ImportError: matplotlib is not installed.
 
     Example:
@@ -170,14 +171,26 @@ def plot_band(
         )
     order = np.argsort(places)
     places, middle, width = places[order], middle[order], width[order]
+    points = None if data is None else _points(data)
+    if not isinstance(caption, str | None):
+        raise TypeError(f"Expected `caption` to be a string or None. Received: caption={caption!r}")
     ax = axes(ax)
     for times, alpha in ((2, 0.2), (1, 0.3)):
         band = (middle - times * width, middle + times * width)
         label = f"{times} standard deviation{'s' if times > 1 else ''}"
         ax.fill_between(places, *band, color=BLUE, alpha=alpha, linewidth=0, label=label)
     ax.plot(places, middle, color=BLUE, label="mean")
-    if data is not None:
-        ax.scatter(*(np.asarray(values).reshape(-1) for values in data), 8, color=BLACK, label="data")
+    if points is not None:
+        ax.scatter(*points, 8, color=BLACK, label="data")
     ax.set(xlabel="x", ylabel="y")
     add_title(ax, "Regression with its uncertainty", caption=caption)
     return ax
+
+
+def _points(data: Any) -> tuple[np.ndarray, np.ndarray]:
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise TypeError(f"Expected `data` to be a tuple of two arrays, `(x, y)`. Received: data={data!r}")
+    x, y = (real_array("data", values).reshape(-1) for values in data)
+    if len(x) != len(y):
+        raise ValueError(f"Expected the arrays of `data` to be of one length. Received: {len(x)}, {len(y)}")
+    return x, y

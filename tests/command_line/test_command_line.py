@@ -314,6 +314,7 @@ def test_a_class_of_ones_own_is_found_by_importing_its_module(name, of_own_class
         ("ends_the_program", "import sys; sys.exit(0)", "SystemExit"),
         (".relative", None, "TypeError"),
         ("", None, "ValueError"),
+        ("own.py", None, "pass the name of the module, own, not its file"),
     ],
 )
 def test_a_module_that_cannot_be_imported_is_named_before_the_source_is_read(

@@ -1,5 +1,6 @@
 """keras-dnn-extras report: what it writes, and which file it blames."""
 
+import io
 import os
 import subprocess
 import sys
@@ -111,3 +112,25 @@ def test_a_report_needs_no_keras(folder):
     assert "matplotlib.figure" in imported
     assert imported & {"keras", "tensorflow", "jax", "torch"} == set()
     assert (folder / "r.html").exists()
+
+
+def test_nobody_has_to_read_what_is_printed(folder):
+    command = [sys.executable, "-m", "keras_dnn_extras", "report", "history.csv", "r.html"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `| head` does
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+    assert (folder / "r.html").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_refused_as_one(folder, capsys):
+    os.mkfifo(folder / "pipe.csv")
+    assert main(["report", "pipe.csv", "r.html"]) == 2
+    assert capsys.readouterr().err.startswith("pipe.csv: cannot be read: it is a pipe")
+
+
+def test_what_the_terminal_cannot_show_is_escaped(folder, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["report", "history.csv", "\xfc.html"]) == 0
+    assert stream.buffer.getvalue().split() == [rb"\xfc.html:", b"written"]

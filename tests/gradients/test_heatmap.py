@@ -9,6 +9,8 @@ from matplotlib.colors import to_rgba
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras._plotting import SKY, VERMILLION
+from keras_dnn_extras.gradients.findings import Thresholds
+from keras_dnn_extras.gradients.heatmap import draw_history
 
 L = keras.layers
 
@@ -134,3 +136,13 @@ def test_every_picture_has_a_title(pyplot):
     ax = lines.plot()
     assert ax.get_title() == "Gradient norm of each update"
     assert legend_of(ax) == ["before clipping", "after clipping"]
+
+
+def test_names_on_the_axis_are_short_and_no_formulas(pyplot):
+    names = ["x" * 300, r"$\frac{$"]
+    norms = {f"gradient_norm/{name}": [1.0, 2.0] for name in names}
+    ax = draw_history(None, norms, {}, Thresholds(1e-7, 1e3))
+    ax.figure.canvas.draw()  # raises where a name is read as a formula that is none
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(labels[0]) == 40
+    assert labels[1] == names[1]

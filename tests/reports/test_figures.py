@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from keras_dnn_extras._plotting import shortened
 from keras_dnn_extras.reports.figures import Line, draw_lines, thinned
-from keras_dnn_extras.reports.layer_map import LayerMap, colour_range, common_folder, shortened
+from keras_dnn_extras.reports.layer_map import LayerMap, colour_range, common_folder
 
 NAN, INF = float("nan"), float("inf")
 
@@ -90,10 +91,16 @@ def test_colours_span_at_least_four_decades_around_the_values(values, low, high)
 
 
 def test_names_on_the_axis_are_short_and_keep_their_ends():
-    assert shortened("dense_1") == "dense_1"
+    assert shortened("dense_1", 20) == "dense_1"
     name = shortened("stage_1/very_long_block_name/conv_17", 20)
     assert len(name) == 20
     assert name.startswith("stage_")
     assert name.endswith("conv_17")
     assert common_folder(["a/b/c", "a/b/d"]) == "a/b/"
     assert common_folder(["a/b/c", "ab/d"]) == common_folder(["a", "a"]) == ""
+
+
+def test_values_beyond_what_matplotlib_can_scale_are_drawn(ax):
+    draw_lines(ax, [Line(np.arange(1.0, 4), np.array([1e308, -1e308, 1e308]), mark=1)])
+    ax.figure.canvas.draw()
+    assert ax.lines[0].get_ydata().max() < 1e308

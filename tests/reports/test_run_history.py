@@ -195,3 +195,18 @@ def test_the_best_epoch_is_that_of_a_finite_value():
     assert series.best() == (3, 1.0)
     assert series.best(highest=True) == (1, 3.0)
     assert read({"loss": [NAN]}).series["loss"].best() is None
+
+
+def test_empty_lines_before_the_heading_are_skipped(tmp_path):
+    (tmp_path / "h.csv").write_text("\n\nepoch;loss\n0;1\n")
+    assert values(read(tmp_path / "h.csv"), "loss") == {1: 1.0}
+
+
+def test_a_file_without_a_heading_is_refused(tmp_path):
+    (tmp_path / "h.csv").write_text("0,1.5,2\n1,1.2,3\n")
+    with pytest.raises(ValueError, match=r"names in its first line.*which begins with \['0', '1.5', '2'\]"):
+        read(tmp_path / "h.csv")
+
+
+def test_names_that_utf_8_does_not_have_are_escaped():
+    assert list(read({"a\udcff": [1]}).series) == ["a\\udcff"]

@@ -344,11 +344,43 @@ def test_each_output_has_its_own_part_and_predictions_that_are_not_finite_are_le
         ({"a": [0] * 200}, ValueError, "the structure of `prediction.mean`"),
         ([7] * 200, ValueError, "from 0 to 2"),
         ([0.5] * 200, TypeError, "integer labels"),
+        ({"a": 0}, ValueError, r"a dict of \['a'\] where that is one ndarray"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(y_true, error, match, classes):
     with pytest.raises(error, match=match):
         uncertainty_section(sources(LOGS, prediction=classes[0], y_true=y_true))
+
+
+def of_numbers(mean, variance):
+    columns = (np.array(values)[:, None] for values in (mean, variance))
+    return MCPrediction(*columns, 10, None, None)
+
+
+@pytest.mark.parametrize(
+    ("y_true", "error", "match"),
+    [
+        ([0.0, np.nan], ValueError, "Expected `y_true` to be finite"),
+        (["a", "b"], TypeError, "`y_true` to be an array of real numbers"),
+    ],
+)
+def test_true_values_that_are_no_finite_numbers_are_refused(y_true, error, match):
+    prediction = of_numbers([1.0, 2.0], [0.1, 0.1])
+    with pytest.raises(error, match=match):
+        uncertainty_section(sources(LOGS, prediction=prediction, y_true=y_true))
+
+
+def test_uncertainty_that_is_the_same_but_for_rounding_is_drawn(pyplot):
+    prediction = of_numbers([1.0, 2.0], [1.0, 1 + 1e-15])
+    (picture,) = of_kind(uncertainty_section(sources(LOGS, prediction=prediction)), Picture)
+    heights = [bar.get_height() for bar in drawn(picture, pyplot).patches]
+    assert max(heights) == 2
+
+
+@pytest.mark.parametrize("labels", [None, np.zeros(0, int)])
+def test_a_prediction_of_no_rows_has_nothing_to_show(labels):
+    prediction = of_classes(np.zeros((0, 3)))
+    assert not uncertainty_section(sources(LOGS, prediction=prediction, y_true=labels)).blocks
 
 
 # -- left out --------------------------------------------------------------------------------------

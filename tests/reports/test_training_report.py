@@ -255,3 +255,9 @@ def test_text_and_attributes_are_escaped_and_markup_is_not():
 def test_backticks_make_code_where_they_are_pairs():
     assert with_code("a `<b>` c") == "a <code>&lt;b&gt;</code> c"
     assert with_code("one ` alone <") == "one ` alone &lt;"
+
+
+@pytest.mark.parametrize("suffix", [".html", ".png"])
+def test_text_that_utf_8_does_not_have_is_escaped(suffix, tmp_path):
+    path = training_report({"loss": [1]}, tmp_path / f"r{suffix}", title="a\udcff")
+    assert suffix == ".png" or "<title>a\\udcff</title>" in path.read_text(encoding="utf-8")

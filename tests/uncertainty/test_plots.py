@@ -74,3 +74,23 @@ def test_every_picture_has_a_title(pyplot):
     ]
     assert all(titles)
     assert len(set(titles)) == 4
+
+
+def test_scores_that_only_rounding_tells_apart_are_drawn(pyplot):
+    ax = kdx.plot_uncertainty([True, False], [1.0, np.nextafter(1, 2)])
+    assert legend_of(ax) == ["right (1)", "wrong (1)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"data": ([1, 2], [1])}, ValueError, "arrays of `data` to be of one length"),
+        ({"data": ([1],)}, TypeError, "`data` to be a tuple of two arrays"),
+        ({"data": 5}, TypeError, "`data` to be a tuple of two arrays"),
+        ({"caption": 5}, TypeError, "`caption` to be a string"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_figure_is_made(arguments, error, match, pyplot):
+    with pytest.raises(error, match=match):
+        kdx.plot_band([0, 1], [1, 2], [0, 0], **arguments)
+    assert not pyplot.get_fignums()
