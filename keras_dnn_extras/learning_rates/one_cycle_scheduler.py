@@ -142,11 +142,12 @@ class OneCycleScheduler(LearningRateCallback):
                 f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
         super()._set_up(callbacks)
-        _warn_of_early_stopping(callbacks)
+        _warn_of_early_stopping(callbacks, (self.params or {}).get("epochs"))
 
 
-def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback]) -> None:
-    if any(isinstance(callback, keras.callbacks.EarlyStopping) for callback in callbacks):
+def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback], epochs: int | None) -> None:
+    stopping = [each for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)]
+    if any(epochs is None or each.patience < epochs for each in stopping):
         warnings.warn(
             "`EarlyStopping` may end this `fit` in the middle of the cycle of `OneCycleScheduler`, while "
             "the learning rate is high. Most of the gain comes at the end of the cycle, where the rate is "
