@@ -12,7 +12,7 @@ def answer_early() -> None:
 
     The package calls this before it imports anything else. In all other processes it does nothing.
     """
-    if not is_command(sys.argv, sys.orig_argv):
+    if not is_command(getattr(sys, "argv", []), sys.orig_argv):  # a program with Python inside may have none
         return
     parsed = parse(sys.argv[1:])
     if not parsed.needs_keras:

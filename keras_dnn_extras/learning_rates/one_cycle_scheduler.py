@@ -36,7 +36,8 @@ class OneCycleScheduler(LearningRateCallback):
         max_momentum: float in [0, 1), the momentum at both ends.
         update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
             `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
-            update, read after each batch or so many batches. `"epoch"` costs the least.
+            update, read after each batch or so many batches; those before the first reading of an epoch
+            have none. `"epoch"` costs the least.
         verbose: 1 prints rate and momentum after each epoch.
 
     Attributes:
