@@ -148,7 +148,7 @@ class OneCycleScheduler(LearningRateCallback):
 
 def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback], epochs: int | None) -> None:
     stopping = [each for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)]
-    if any(epochs is None or each.patience < epochs for each in stopping):
+    if any(epochs is None or getattr(each, "patience", 0) < epochs for each in stopping):
         warnings.warn(
             "`EarlyStopping` may end this `fit` in the middle of the cycle of `OneCycleScheduler`, while "
             "the learning rate is high. Most of the gain comes at the end of the cycle, where the rate is "
