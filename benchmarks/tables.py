@@ -3,7 +3,7 @@
     python benchmarks/tables.py
 
 A kept result is a JSON file named by its date. A table of the page is between `<!-- table: NAME -->` and
-`<!-- end -->`. It is made of the newest file whose name ends in `_NAME.json`. A cell is a number, a list of
+`<!-- end -->`. It is made of the newest file `YYYY-MM-DD_NAME.json`. A cell is a number, a list of
 numbers, or a string. Numbers are written by the format of their column.
 """
 
@@ -29,7 +29,7 @@ def with_tables(page: str) -> str:
 
 def newest(name: str) -> dict[str, Any]:
     """Return the newest kept result of that name."""
-    files = sorted(RESULTS.glob(f"*_{name}.json"))
+    files = sorted(RESULTS.glob(f"????-??-??_{name}.json"))
     if not files:
         raise FileNotFoundError(f"There is no result of {name!r} in {RESULTS}.")
     return json.loads(files[-1].read_text())

@@ -1,7 +1,7 @@
 """Inputs of a model, batch by batch, from whatever `predict` takes."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,12 +11,28 @@ from keras import tree
 from keras_dnn_extras._models.data_shapes import are_arrays, is_pandas, number_of_rows, pandas_array
 
 
-def batches(x: Any, batch_size: int) -> Iterator[Any]:
+def dense_array(value: Any) -> np.ndarray:
+    """Return the NumPy array of any array that `fit` takes: tensors, pandas, sparse matrices of SciPy."""
+    if keras.ops.is_tensor(value):
+        return keras.ops.convert_to_numpy(value)
+    if is_pandas(value):
+        return pandas_array(value)
+    return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Return an array as by `dense_array`, float64 in the dtype that Keras has for floats."""
+    array = dense_array(value)
+    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
+
+
+def batches(x: Any, batch_size: int, *, to_array: Callable[[Any], np.ndarray] = as_array) -> Iterator[Any]:
     """Yield batches of the inputs `x` as NumPy arrays in its structure, targets and weights left out.
 
     Args:
         x: arrays or tensors, which are cut into batches, or a `PyDataset`, a `tf.data.Dataset`, a torch
             `DataLoader`, a generator or another iterable of batches.
+        to_array: makes the NumPy arrays: by default those that a model computes with.
 
     Raises:
         ValueError: arrays differ in their length, or a `PyDataset` has no end.
@@ -25,11 +41,11 @@ def batches(x: Any, batch_size: int) -> Iterator[Any]:
     if isinstance(x, keras.utils.PyDataset):
         if x.num_batches is None:
             raise ValueError(f"The `PyDataset` has no end: its `num_batches` is None. Received: x={x}")
-        return (_inputs(x[i]) for i in range(x.num_batches))
+        return (_inputs(x[i], to_array) for i in range(x.num_batches))
     if are_arrays(x):
-        return _cut(tree.map_structure(as_array, x), batch_size)
+        return _cut(tree.map_structure(to_array, x), batch_size)
     if hasattr(x, "__iter__") and not isinstance(x, (str, bytes)):
-        return map(_inputs, x)
+        return (_inputs(batch, to_array) for batch in x)
     raise TypeError(f"Expected `x` to be arrays or a dataset. Received: x={x!r}")
 
 
@@ -51,23 +67,8 @@ def with_first(batches: Iterator[Any]) -> tuple[Any, Iterator[Any]]:
     return first, itertools.chain([] if first is None else [first], batches)
 
 
-def _inputs(batch: Any) -> Any:
-    return tree.map_structure(as_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
-
-
-def dense_array(value: Any) -> np.ndarray:
-    """Return the NumPy array of any array that `fit` takes: tensors, pandas, sparse matrices of SciPy."""
-    if keras.ops.is_tensor(value):
-        return keras.ops.convert_to_numpy(value)
-    if is_pandas(value):
-        return pandas_array(value)
-    return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
-
-
-def as_array(value: Any) -> np.ndarray:
-    """Return an array as by `dense_array`, float64 in the dtype that Keras has for floats."""
-    array = dense_array(value)
-    return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array
+def _inputs(batch: Any, to_array: Callable[[Any], np.ndarray]) -> Any:
+    return tree.map_structure(to_array, keras.utils.unpack_x_y_sample_weight(batch)[0])
 
 
 def _cut(arrays: Any, batch_size: int) -> Iterator[Any]:

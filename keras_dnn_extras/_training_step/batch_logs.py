@@ -1,9 +1,8 @@
 """The step callback whose values reach Python in the middle of an epoch, where a user asks for it."""
 
 from numbers import Integral
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from keras_dnn_extras._arguments import check_number
 from keras_dnn_extras._training_step.step_callback import StepCallback
 
 UpdateFreq = Literal["epoch", "batch"] | int
@@ -35,10 +34,16 @@ class BatchLogsCallback(StepCallback):
         super().on_epoch_begin(epoch, logs)
         self._batches_read = 0
 
-    @property
-    def on_train_batch_end(self) -> Any:
-        # Keras waits for every step where a callback overrides this: only if it was asked for.
-        return super().on_train_batch_end if self.update_freq == "epoch" else self._end_batch
+    if TYPE_CHECKING:  # a method, which subclasses may override
+
+        def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None: ...
+
+    else:
+
+        @property
+        def on_train_batch_end(self):
+            # Keras waits for every step where a callback overrides this: only if it was asked for.
+            return super().on_train_batch_end if self.update_freq == "epoch" else self._end_batch
 
     def _end_batch(self, batch: int, logs: dict | None = None) -> None:
         every = self.update_freq if isinstance(self.update_freq, Integral) else 1
@@ -47,13 +52,16 @@ class BatchLogsCallback(StepCallback):
             self._read_batches()
         if logs is not None:
             logs.update(self._batch_logs())
+        super().on_train_batch_end(batch, logs)  # calls the `on_batch_end` of a subclass
 
 
 def _check_update_freq(update_freq: Any) -> None:
-    if isinstance(update_freq, str) and update_freq not in ("epoch", "batch"):
-        raise ValueError(
-            'Expected `update_freq` to be "epoch", "batch" or a positive int. '
-            f"Received: update_freq={update_freq!r}"
-        )
-    if not isinstance(update_freq, str):
-        check_number("update_freq", update_freq, "a positive int", lambda v: v > 0, Integral)
+    is_name = isinstance(update_freq, str)
+    is_number = isinstance(update_freq, Integral) and not isinstance(update_freq, bool)
+    if (is_name and update_freq in ("epoch", "batch")) or (is_number and update_freq > 0):
+        return
+    error = ValueError if is_name or is_number else TypeError
+    raise error(
+        'Expected `update_freq` to be "epoch", "batch" or a positive int. '
+        f"Received: update_freq={update_freq!r}"
+    )

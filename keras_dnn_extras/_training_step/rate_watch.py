@@ -9,7 +9,7 @@ from keras import ops
 from keras_dnn_extras._backends import modulo
 from keras_dnn_extras._keras_internals import batch_counter, learning_rate_or_schedule
 from keras_dnn_extras._models import seen_batches
-from keras_dnn_extras._training_step.ring_buffer import TAGS, untagged
+from keras_dnn_extras._training_step.ring_buffer import TAGS
 from keras_dnn_extras._training_step.step_part import step_variable
 
 
@@ -67,8 +67,9 @@ class RateWatch:
 
         Between two steps; it asks the device.
         """
-        tag = float(ops.convert_to_numpy(self._last)[1])
-        self._batches_at_last = untagged(tag, self._batches_at_last)
+        since = int(ops.convert_to_numpy(self._last)[1]) - self._batches_at_last
+        # Less than 0 where the optimizer was set back.
+        self._batches_at_last += (since + TAGS // 2) % TAGS - TAGS // 2
         return self._batches_at_last // (self._optimizer.gradient_accumulation_steps or 1) - 1
 
     def has_other_writer(self) -> bool:

@@ -81,7 +81,7 @@ class RingBuffer:
 
     def _untagged(self, tag: float) -> int:
         """Return the update of the next row, of which `tag` is the remainder."""
-        self._update = untagged(tag, self._update)
+        self._update += int(tag - self._update) % TAGS
         return self._update
 
 
@@ -112,11 +112,6 @@ class Readers:
         blocks, self._rows[reader] = [no_rows(widths), *self._rows[reader]], []
         updates, tables = zip(*blocks, strict=True)
         return np.concatenate(updates), [np.concatenate(table) for table in zip(*tables, strict=True)]
-
-
-def untagged(tag: float, before: int) -> int:
-    """Return the number from `before` on of which `tag` is the remainder by `TAGS`."""
-    return before + int(tag - before) % TAGS
 
 
 def no_rows(widths: list[int]) -> Rows:

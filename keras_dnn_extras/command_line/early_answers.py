@@ -12,11 +12,12 @@ def answer_early() -> None:
 
     The package calls this before it imports anything else. In all other processes it does nothing.
     """
-    if not is_command(sys.argv, sys.orig_argv):
+    arguments = getattr(sys, "argv", [])  # there is none where Python is built into another program
+    if not is_command(arguments, sys.orig_argv):
         return
-    parsed = parse(sys.argv[1:])
+    parsed = parse(arguments[1:])
     if not parsed.needs_keras:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main(arguments[1:]))
     status = check(parsed)
     if status:
         sys.exit(status)

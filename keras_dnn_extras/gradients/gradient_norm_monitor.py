@@ -130,18 +130,8 @@ class GradientNormMonitor(BatchLogsCallback):
         return cls(**config)
 
     def _facts(self) -> dict[str, str]:
-        if not self.history.get("gradient_norm"):
-            return {}
-        norms, clipped = (np.array(self.history[f"{of}gradient_norm"]) for of in ("", "clipped_"))
-        finite = norms[np.isfinite(norms)]
-        changed = (norms != clipped) & ~np.isnan(norms)
-        return {
-            "last fit": counted(len(norms), "update"),
-            "gradient norm": _mean_and_most(finite),
-            "not finite": f"{1 - len(finite) / len(norms):.0%} of the updates",
-            "clipped": f"{changed.mean():.0%} of the updates",
-            "findings": str(len(self.findings) or "none"),
-        }
+        facts = _facts_of(self.history)
+        return facts and facts | {"findings": str(len(self.findings) or "none")}
 
     def _summary(self) -> Summary:
         rows = [(found.kind, str(found.update), ", ".join(found.layers)) for found in self.findings]
@@ -245,6 +235,21 @@ class GradientNormMonitor(BatchLogsCallback):
         thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
         kernels = self._collector.layers_with_kernels if layers == "kernels" else set()
         return draw_history(ax, self.history, self._collector.measured, thresholds, kernels or None)
+
+
+def _facts_of(history: dict[str, list[float]]) -> dict[str, str]:
+    """Return what there is to say about the norms of a fit: nothing where there was no update."""
+    if not history.get("gradient_norm"):
+        return {}
+    norms, clipped = (np.array(history[f"{of}gradient_norm"]) for of in ("", "clipped_"))
+    finite = norms[np.isfinite(norms)]
+    changed = (norms != clipped) & ~np.isnan(norms)
+    return {
+        "last fit": counted(len(norms), "update"),
+        "gradient norm": _mean_and_most(finite),
+        "not finite": f"{1 - len(finite) / len(norms):.0%} of the updates",
+        "clipped": f"{changed.mean():.0%} of the updates",
+    }
 
 
 def _mean_and_most(norms: np.ndarray) -> str:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
+from keras_dnn_extras._display import brief
 from keras_dnn_extras._models import are_arrays, batches, dense_array
 
 
@@ -33,9 +34,9 @@ class InputMoments:
         Reference: Chan et al., Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
         1979.
         """
-        n, mean = len(sample), sample.mean(axis=0)
+        n = len(sample)
         with np.errstate(over="ignore", invalid="ignore"):
-            squares = sample.var(axis=0) * n
+            mean, squares = sample.mean(axis=0), sample.var(axis=0) * n
             if self.rows:
                 difference, rows = mean - self.mean, self.rows + n
                 squares += self._squares + difference**2 * (self.rows * n / rows)
@@ -79,7 +80,7 @@ def _samples(inputs: Any, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         yield _array_of_numbers(_only(inputs) if isinstance(inputs, Mapping) else inputs, shape)
         return
     _check_rereadable(inputs)
-    for batch in batches(inputs, batch_size=32):
+    for batch in batches(inputs, batch_size=32, to_array=dense_array):
         yield _array_of_numbers(_only(batch), shape)
 
 
@@ -118,7 +119,7 @@ def _array_of_numbers(inputs: Any, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = dense_array(inputs)
     except ValueError as error:  # rows of several lengths
-        raise _misfit(f"inputs={inputs!r}", shape) from error
+        raise _misfit(f"inputs={brief(inputs)}", shape) from error
     if array.dtype.kind not in "biuf" and "float" not in array.dtype.name:  # bfloat16 is of no such kind
         raise ValueError(
             f"Expected `inputs` to be an array of numbers. Received: inputs of dtype {array.dtype}"

@@ -51,7 +51,8 @@ class ExponentialLR(LearningRateCallback):
         staircase: bool. True changes the rate only after each whole `decay_steps` or `decay_epochs`.
         update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
             `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
-            update, read after each batch or so many batches. `"epoch"` costs the least.
+            update, read after each batch or so many batches; those before the first reading of an epoch
+            have none. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -169,7 +170,8 @@ class PowerLR(LearningRateCallback):
             from `initial_epoch` needs to be told.
         update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
             `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
-            update, read after each batch or so many batches. `"epoch"` costs the least.
+            update, read after each batch or so many batches; those before the first reading of an epoch
+            have none. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:
@@ -244,7 +246,8 @@ class PiecewiseConstantLR(LearningRateCallback):
         unit: `"epoch"` or `"update"`, what the boundaries count, from 0.
         update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
             `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
-            update, read after each batch or so many batches. `"epoch"` costs the least.
+            update, read after each batch or so many batches; those before the first reading of an epoch
+            have none. `"epoch"` costs the least.
         verbose: 1 prints the rate after each epoch.
 
     Attributes:

@@ -103,31 +103,11 @@ class LearningRateCallback(BatchLogsCallback):
     def _set_up(self, callbacks: list[keras.callbacks.Callback]) -> None:
         optimizer = innermost_optimizer(self.model)
         _refuse_second_writer(self._display_name, optimizer, [self, *callbacks])
-        self._refuse_unknown_length(optimizer)
+        _refuse_unknown_length(self._display_name, self.params or {}, optimizer, self._instead_of_length())
         self.history = {"learning_rate": []}
         if momentum_names(optimizer):
             self.history["momentum"] = []
         self._scheduled = {}
-
-    def _refuse_unknown_length(self, optimizer: keras.optimizers.Optimizer) -> None:
-        instead = self._instead_of_length()
-        if instead is None:
-            return
-        params = self.params or {}
-        steps, epochs = params.get("steps"), params.get("epochs")
-        if steps is None or epochs is None:
-            raise ValueError(
-                f"`{self._display_name}` needs to know how many batches an epoch has, which the data does "
-                f"not tell. Pass `steps_per_epoch` to `fit`, or {instead} to `{self._display_name}`. "
-                f"Received: steps_per_epoch={steps}, epochs={epochs}"
-            )
-        accumulation = optimizer.gradient_accumulation_steps or 1
-        if steps * epochs < accumulation:
-            raise ValueError(
-                f"This `fit` is shorter than an update. Train for more epochs, pass {instead} to "
-                f"`{self._display_name}`, or lower `gradient_accumulation_steps`. Received: "
-                f"steps_per_epoch={steps}, epochs={epochs}, gradient_accumulation_steps={accumulation}"
-            )
 
     def _join_step(self, step: TrainingStep) -> None:
         step.part(ScheduledHyperparameters)
@@ -270,6 +250,33 @@ def _refuse_second_writer(
                 f"`{name}` and `{type(other).__name__}` would both set the learning rate. Remove one "
                 f"of them from `callbacks`. Received: callbacks={brief(callbacks)}"
             )
+
+
+def _refuse_unknown_length(
+    name: str, params: dict[str, Any], optimizer: keras.optimizers.Optimizer, instead: str | None
+) -> None:
+    """Raise where the length of a fit is needed and not known.
+
+    Args:
+        params: of the fit, as Keras tells them to callbacks.
+        instead: what to pass in its place, or None where it is not needed.
+    """
+    if instead is None:
+        return
+    steps, epochs = params.get("steps"), params.get("epochs")
+    if steps is None or epochs is None:
+        raise ValueError(
+            f"`{name}` needs to know how many batches an epoch has, which the data does not tell. Pass "
+            f"`steps_per_epoch` to `fit`, or {instead} to `{name}`. "
+            f"Received: steps_per_epoch={steps}, epochs={epochs}"
+        )
+    accumulation = optimizer.gradient_accumulation_steps or 1
+    if steps * epochs < accumulation:
+        raise ValueError(
+            f"This `fit` is shorter than an update. Train for more epochs, pass {instead} to `{name}`, or "
+            "lower `gradient_accumulation_steps`. Received: "
+            f"steps_per_epoch={steps}, epochs={epochs}, gradient_accumulation_steps={accumulation}"
+        )
 
 
 def _unknown() -> float:

@@ -36,7 +36,8 @@ class OneCycleScheduler(LearningRateCallback):
         max_momentum: float in [0, 1), the momentum at both ends.
         update_freq: `"epoch"`, `"batch"` or an int > 0. With the latter two the logs of each batch, as
             `TensorBoard(update_freq="batch")` writes them, have `learning_rate` and `momentum` of the last
-            update, read after each batch or so many batches. `"epoch"` costs the least.
+            update, read after each batch or so many batches; those before the first reading of an epoch
+            have none. `"epoch"` costs the least.
         verbose: 1 prints rate and momentum after each epoch.
 
     Attributes:
@@ -142,11 +143,12 @@ class OneCycleScheduler(LearningRateCallback):
                 f"`cycle_momentum=False`. Received: cycle_momentum=True, optimizer={optimizer}"
             )
         super()._set_up(callbacks)
-        _warn_of_early_stopping(callbacks)
+        _warn_of_early_stopping(callbacks, (self.params or {}).get("epochs"))
 
 
-def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback]) -> None:
-    if any(isinstance(callback, keras.callbacks.EarlyStopping) for callback in callbacks):
+def _warn_of_early_stopping(callbacks: list[keras.callbacks.Callback], epochs: int | None) -> None:
+    stopping = [each for each in callbacks if isinstance(each, keras.callbacks.EarlyStopping)]
+    if any(epochs is None or getattr(each, "patience", 0) < epochs for each in stopping):
         warnings.warn(
             "`EarlyStopping` may end this `fit` in the middle of the cycle of `OneCycleScheduler`, while "
             "the learning rate is high. Most of the gain comes at the end of the cycle, where the rate is "

@@ -7,7 +7,7 @@ import pytest
 
 import keras_dnn_extras as kdx
 from keras_dnn_extras.command_line.commands import main, program_name
-from keras_dnn_extras.command_line.early_answers import is_command
+from keras_dnn_extras.command_line.early_answers import answer_early, is_command
 
 KERAS = {"keras", "tensorflow", "jax", "torch", "matplotlib"}
 
@@ -45,6 +45,11 @@ def test_no_keras_is_imported_for_an_answer_that_needs_none(arguments, status, p
 )
 def test_other_programs_that_import_the_package_are_let_alone(arguments, of_python, answer):
     assert is_command(arguments, of_python) is answer
+
+
+def test_a_program_without_a_command_line_is_let_alone(monkeypatch):
+    monkeypatch.delattr(sys, "argv")  # as where Python is built into another program
+    answer_early()
 
 
 def test_help_teaches(capsys):

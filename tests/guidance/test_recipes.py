@@ -237,6 +237,23 @@ def test_a_dataset_adapts_as_the_array_of_its_rows_does(kind):
         np.testing.assert_allclose(keras.ops.convert_to_numpy(weight), expected, rtol=1e-6)
 
 
+def test_the_moments_of_a_dataset_are_those_of_float64():
+    x = 1e7 + 0.3 * np.arange(10.0)[:, None] * np.ones(3)  # float32 has steps of 1 there
+    normalization = kdx.dnn(3, [4], 2, inputs=Batches(x)).layers[0]
+    variance = keras.ops.convert_to_numpy(normalization.adapt_variance)
+    np.testing.assert_allclose(variance, np.full(3, 0.3**2 * 8.25), rtol=1e-6)  # (10**2 - 1) / 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for inputs in (x * 1e301, Batches(x * 1e301)):
+            with pytest.raises(ValueError, match=r"Scale the features down.*inputs as large as 1.0e\+308"):
+                kdx.dnn(3, [4], 2, inputs=inputs)
+
+
+def test_inputs_beside_their_targets_are_told_by_their_shapes():
+    with pytest.raises(ValueError, match=r"Received: inputs=\(<ndarray of shape \(4, 3\)>, <ndarray of"):
+        kdx.dnn(3, [4], 2, inputs=(np.ones((4, 3)), np.ones((4, 1))))
+
+
 def test_data_that_ends_never_or_can_be_read_once_is_refused():
     x = np.ones((12, 3), "float32")
     with pytest.raises(ValueError, match=r"`inputs` to have an end.*Received: inputs="):

@@ -114,8 +114,43 @@ def test_by_default_no_batch_waits_for_it():
     assert keras.callbacks.CallbackList([per_batch])._async_train is False
 
 
+def test_an_optimizer_that_is_set_back_in_a_fit_logs_the_value_of_its_last_update():
+    class SetBack(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.values = [keras.ops.convert_to_numpy(v) for v in self.model.optimizer.variables]
+
+        def on_epoch_end(self, epoch, logs=None):
+            for variable, value in zip(self.model.optimizer.variables, self.values, strict=True):
+                variable.assign(value)
+
+    model, seen = truth.linear_model(keras.optimizers.SGD(0.1)), Seen()
+    scheduler = kdx.OneCycleScheduler(0.25, total_steps=8, update_freq="batch")
+    callbacks = [SetBack(), scheduler, seen]
+    model.fit(*truth.data(BATCHES), batch_size=2, epochs=2, callbacks=callbacks, verbose=0)
+    assert seen.values("learning_rate") == 2 * rates(range(4), 8)
+
+
+@pytest.mark.parametrize("update_freq", ["epoch", "batch"])
+def test_a_subclass_may_override_both_methods_for_the_end_of_a_batch(update_freq):
+    class Subclass(kdx.OneCycleScheduler):
+        calls = ()
+
+        def on_batch_end(self, batch, logs=None):
+            self.calls += (batch,)
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            self.calls += ("learning_rate" in logs,)
+
+    scheduler = Subclass(0.1, update_freq=update_freq)
+    seen_in_fit(scheduler, keras.optimizers.SGD(0.1), epochs=1)
+    logged = update_freq == "batch"
+    assert scheduler.calls == (0, logged, 1, logged, 2, logged, 3, logged)
+
+
 @pytest.mark.parametrize("make", [kdx.OneCycleScheduler, kdx.ExponentialLR])
 def test_what_is_no_frequency_is_refused(make):
-    for update_freq, error in (("sometimes", ValueError), (0, ValueError), (1.5, TypeError)):
-        with pytest.raises(error, match="Received: update_freq="):
+    wrong = {"sometimes": ValueError, 0: ValueError, 1.5: TypeError, True: TypeError, None: TypeError}
+    for update_freq, error in wrong.items():
+        with pytest.raises(error, match=r'"epoch", "batch" or a positive int. Received: update_freq='):
             make(0.1, update_freq=update_freq)
