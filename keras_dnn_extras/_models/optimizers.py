@@ -49,6 +49,12 @@ def recovers_weights_by_momentum(optimizer: keras.optimizers.Optimizer) -> bool:
     return isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ()))
 
 
+def schedule_of(optimizer: Any) -> Any:
+    """Return the schedule that sets the learning rate of `optimizer`, or None: it has a number."""
+    rate = learning_rate_or_schedule(optimizer)
+    return None if isinstance(rate, keras.Variable) else rate
+
+
 def learning_rate(optimizer: Any) -> float:
     """Return the number that `optimizer` has as its learning rate, or NaN: it has a schedule, or none.
 

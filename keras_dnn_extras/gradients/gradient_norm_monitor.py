@@ -45,14 +45,14 @@ class GradientNormMonitor(BatchLogsCallback):
     - `update_ratio/<layer name>`: the mean of the norm of the weight change over the norm of the weights,
       with `update_ratios`. About 1e-3 is usual. Updates of weights that are all 0 are left out.
 
-    All layers with weights that may be trained are there from the first epoch on, those of nested models by
-    their path, as `backbone/conv1`. A value is NaN where nothing was measured: in an epoch without an
-    update, while a layer is frozen, and where a `train_step` of your own gives its weights to another
-    optimizer than `self.optimizer`. Findings, means and the plot leave out what was not measured.
+    All layers with trainable weights are there from the first epoch on, those of nested models by their
+    path, as `backbone/conv1`. A value is NaN where nothing was measured: in an epoch without an update,
+    while a layer is frozen, and where a `train_step` of your own gives its weights to another optimizer
+    than `self.optimizer`. Findings, means and the plot leave such values out.
 
     Gradients of a layer vanish if their norm is below `vanishing_threshold` in ten updates in a row, or in
-    all updates of a shorter `fit`, while those of others are not, or if they never were above. They explode
-    if it is above `exploding_threshold` once. A layer is reported once for each kind in a `fit`.
+    all of a shorter `fit`, while others are not, or if it never was above. They explode if it is above
+    `exploding_threshold` once. A layer is reported once for each kind in a `fit`.
 
     Args:
         update_freq: `"epoch"`, `"batch"` or an int > 0: how often the values reach Python, after each
@@ -214,10 +214,8 @@ class GradientNormMonitor(BatchLogsCallback):
 
         Args:
             ax: matplotlib `Axes` to draw on, or None for those of a new figure.
-            layers: `"kernels"`: those that have a kernel, a weight of two axes or more, as dense layers,
-                convolutions and embeddings. Normalization is left out: its few weights have norms of
-                another size. The norm is that of the whole layer, with its bias, as in `history`, and what
-                the thresholds are for. `"all"`: every layer with trainable weights.
+            layers: `"kernels"`: those that have a weight of two axes or more, so that normalization is left
+                out. The norm is that of the whole layer, bias included. `"all"`: every layer.
 
         Returns:
             The `Axes`.
@@ -227,11 +225,7 @@ class GradientNormMonitor(BatchLogsCallback):
             ImportError: matplotlib is not installed.
         """
         check_choice("layers", layers, LayersInPlot)
-        if not self.history.get("gradient_norm"):
-            raise ValueError(
-                "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "
-                f"Received: history={self.history}"
-            )
+        _check_history(self.history)
         thresholds = Thresholds(self.vanishing_threshold, self.exploding_threshold)
         kernels = self._collector.layers_with_kernels if layers == "kernels" else set()
         return draw_history(ax, self.history, self._collector.measured, thresholds, kernels or None)
@@ -270,3 +264,11 @@ def _check_arguments(monitor: GradientNormMonitor) -> None:
     )
     check_choice("on_problem", monitor.on_problem, OnProblem)
     check_verbose(monitor.verbose)
+
+
+def _check_history(history: dict[str, list[float]]) -> None:
+    if not history.get("gradient_norm"):
+        raise ValueError(
+            "There are no gradient norms to plot. Pass the monitor to `fit` in `callbacks` before. "
+            f"Received: history={history}"
+        )

@@ -11,8 +11,14 @@ import numpy as np
 
 from keras_dnn_extras._arguments import check_positive, check_verbose, config_of, counted
 from keras_dnn_extras._display import brief, values_range
-from keras_dnn_extras._keras_internals import callbacks_of_fit, learning_rate_or_schedule
-from keras_dnn_extras._models import innermost_optimizer, learning_rate, momentum_names, unscaled
+from keras_dnn_extras._keras_internals import callbacks_of_fit
+from keras_dnn_extras._models import (
+    innermost_optimizer,
+    learning_rate,
+    momentum_names,
+    schedule_of,
+    unscaled,
+)
 from keras_dnn_extras._plotting import Axes
 from keras_dnn_extras._training_step import (
     BatchLogsCallback,
@@ -232,12 +238,12 @@ def _refuse_second_writer(
     callbacks: list[keras.callbacks.Callback],
 ) -> None:
     """Raise if the optimizer or another callback than the first of `callbacks`, `name`, sets the rate."""
-    rate = learning_rate_or_schedule(optimizer)
-    if not isinstance(rate, keras.Variable):
+    schedule = schedule_of(optimizer)
+    if schedule is not None:
         raise ValueError(
-            f"`{name}` and the schedule `{getattr(rate, '__name__', type(rate).__name__)}` of the "
+            f"`{name}` and the schedule `{getattr(schedule, '__name__', type(schedule).__name__)}` of the "
             "optimizer would both set the learning rate. Compile the model with a float learning "
-            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={brief(rate)}"
+            f"rate, or remove `{name}` from `callbacks`. Received: learning_rate={brief(schedule)}"
         )
     writers = (
         LearningRateCallback,

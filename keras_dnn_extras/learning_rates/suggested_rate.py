@@ -16,7 +16,8 @@ def rate_of(name: str, rate: float | LearningRateSearch) -> float:
         return rate
     if rate.suggestion is None:
         raise ValueError(
-            f"Expected `{name}` to be a number, or a search that suggests one. {rate.reason} Then search "
-            f"again, or pass a number. Received: {name}=LearningRateSearch with suggestion=None"
+            f"Expected `{name}` to be a number, or a search that suggests one. This search does not: "
+            f'"{rate.reason}" Pass a number, or search again with other arguments of `find_learning_rate`. '
+            f"Received: {name}=LearningRateSearch with suggestion=None"
         )
     return rate.suggestion

@@ -121,6 +121,12 @@ def _as_list(callbacks: Any) -> list[Any]:
 
 def _check_arguments(epochs: Any, frozen_epochs: Any, layer_decay: Any) -> None:
     check_positive("epochs", epochs, Integral)
-    check_number("frozen_epochs", frozen_epochs, "from 0 to `epochs`", lambda n: 0 <= n <= epochs, Integral)
+    check_number(
+        "frozen_epochs",
+        frozen_epochs,
+        f"from 0 to `epochs`, which is {epochs}",
+        lambda n: 0 <= n <= epochs,
+        Integral,
+    )
     if layer_decay is not None:
         check_number("layer_decay", layer_decay, "above 0 and at most 1", lambda d: 0 < d <= 1, Real)
