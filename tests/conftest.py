@@ -62,5 +62,6 @@ def pyplot():
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.close("all")  # what other tests have left open
     yield pyplot
     pyplot.close("all")
