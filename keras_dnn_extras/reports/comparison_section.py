@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from keras_dnn_extras._plotting import BLUE
 from keras_dnn_extras.reports.blocks import Block, Cell, LeftOut, Picture, Section, Table
 from keras_dnn_extras.reports.figures import Line, draw_lines
 from keras_dnn_extras.reports.metric_names import higher_is_better, logarithmic, metric_names
 from keras_dnn_extras.reports.run_history import RunHistory, Series
 from keras_dnn_extras.reports.sources import Sources
-from keras_dnn_extras.reports.svg import BLUE, FAINT
+from keras_dnn_extras.reports.svg import FAINT
 from keras_dnn_extras.reports.wording import change, listed, number
 
 _PICTURES = 4

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dnn_extras._plotting import BLUE, VERMILLION
 from keras_dnn_extras.reports.blocks import LeftOut, Picture, Section
 from keras_dnn_extras.reports.figures import Line, draw_lines, spans_decades
 from keras_dnn_extras.reports.metric_names import (
@@ -17,7 +18,6 @@ from keras_dnn_extras.reports.metric_names import (
 )
 from keras_dnn_extras.reports.run_history import RunHistory, Series
 from keras_dnn_extras.reports.sources import Sources
-from keras_dnn_extras.reports.svg import BLUE, ORANGE
 from keras_dnn_extras.reports.wording import number
 
 _PICTURES = 8  # of metrics
@@ -36,7 +36,7 @@ def metrics_section(sources: Sources) -> Section | LeftOut:
 
 
 def _metric_picture(run: RunHistory, name: str) -> Picture:
-    names = {"training": (name, BLUE), "validation": (f"val_{name}", ORANGE)}
+    names = {"training": (name, BLUE), "validation": (f"val_{name}", VERMILLION)}
     present = {
         label: (*where, run.series[where[0]]) for label, where in names.items() if where[0] in run.series
     }

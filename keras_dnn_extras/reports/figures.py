@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_dnn_extras.reports.svg import BLUE, FAINT, RED
+from keras_dnn_extras._plotting import BLUE
+from keras_dnn_extras.reports.svg import FAINT, RED
 
 _POINTS = 600  # of a line, before neighbours share one
 _LARGEST = 1e300  # that is drawn: beyond it matplotlib finds no ticks

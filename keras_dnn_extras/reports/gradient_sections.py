@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_dnn_extras._plotting import BLUE, VERMILLION
 from keras_dnn_extras.reports.blocks import LeftOut, Picture, Section
 from keras_dnn_extras.reports.figures import Line, draw_lines, finish_axes
 from keras_dnn_extras.reports.layer_map import LayerMap, common_columns, common_folder
@@ -18,7 +19,6 @@ from keras_dnn_extras.reports.metric_names import (
     of_layers,
 )
 from keras_dnn_extras.reports.sources import Sources
-from keras_dnn_extras.reports.svg import BLUE, ORANGE
 from keras_dnn_extras.reports.wording import number, percent
 
 _VANISHING, _EXPLODING = 1e-7, 1e3  # the thresholds of `GradientNormMonitor` where none is passed
@@ -69,7 +69,7 @@ def _norms(sources: Sources) -> Picture | None:
     recorded = sources.monitor.history if sources.monitor is not None else {}
     if recorded.get(NORM):
         return _norms_by_update(recorded)
-    names = {"mean": (NORM, BLUE), "largest": (LARGEST_NORM, ORANGE)}
+    names = {"mean": (NORM, BLUE), "largest": (LARGEST_NORM, VERMILLION)}
     series = {label: (sources.run.series.get(name), colour) for label, (name, colour) in names.items()}
     lines = [Line(one.epochs, one.values, label, colour) for label, (one, colour) in series.items() if one]
     if not lines:
@@ -82,7 +82,7 @@ def _norms_by_update(recorded: dict[str, list[float]]) -> Picture:
     norms, clipped = (np.asarray(recorded.get(name, []), float) for name in (NORM, "clipped_gradient_norm"))
     lines = [Line(np.arange(len(norms)), norms, "before clipping")]
     if len(clipped) == len(norms) and (clipped < norms).any():
-        lines.append(Line(lines[0].x, clipped, "after clipping", ORANGE))
+        lines.append(Line(lines[0].x, clipped, "after clipping", VERMILLION))
     else:
         lines = [Line(lines[0].x, norms)]
     text = f"Norm of all gradients of each of {len(norms)} updates: {_range(norms)}"

@@ -7,22 +7,21 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from keras_dnn_extras._plotting import BLACK, BLUE, GREEN, GREY, PURPLE, VERMILLION
 from keras_dnn_extras.reports.blocks import Picture
 
-# Told apart by colour-blind readers: Okabe & Ito, Color Universal Design, 2008 (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
-RED = "#b3261e"  # of what is wrong, never the only sign of it
-INK, FAINT, GRID = "#20242c", "#6b7280", "#dfe3e8"
+RED = "#B3261E"  # of what is wrong, never the only sign of it
+INK, FAINT, GRID = "#20242C", "#6B7280", "#DFE3E8"
 
 _WIDTH = 5.6  # inches, of 72 units each in the SVG
 _IN_PAGE = {
     BLUE: "var(--blue)",
-    ORANGE: "var(--orange)",
+    VERMILLION: "var(--vermillion)",
     GREEN: "var(--green)",
     PURPLE: "var(--purple)",
     RED: "var(--red)",
-    "#000000": "currentColor",
-    "#707070": "var(--faint)",
+    BLACK: "currentColor",
+    GREY: "var(--faint)",
     INK: "currentColor",
     FAINT: "var(--faint)",
     GRID: "var(--grid)",
@@ -60,7 +59,7 @@ def report_style() -> Iterator[None]:
     import cycler
     import matplotlib.style
 
-    cycle = {"axes.prop_cycle": cycler.cycler(color=[BLUE, ORANGE, GREEN, PURPLE])}
+    cycle = {"axes.prop_cycle": cycler.cycler(color=[BLUE, VERMILLION, GREEN, PURPLE])}
     with matplotlib.style.context(["default", _STYLE | cycle]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # the reader's browser has it
         yield
@@ -91,7 +90,9 @@ def _for_page(text: str, prefix: str) -> str:
     text = re.sub(r' (width|height)="[\d.]+pt"| xmlns(:xlink)?="[^"]*"| version="1.1"', "", text, count=5)
     text = text.replace("xlink:href=", "href=")
     text = re.sub(r"font-family: [^;\"]*(; )?", "", text)
-    text = re.sub("(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_IN_PAGE.get(m[2], m[2])}", text)
+    text = re.sub(
+        "(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_IN_PAGE.get(m[2].upper(), m[2])}", text
+    )
     text = _renamed(text, prefix)
     text = re.sub(r"\n\s*", " ", text)
     return text.replace("<svg ", '<svg aria-hidden="true" ', 1).strip()

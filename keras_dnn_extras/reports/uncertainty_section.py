@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from keras_dnn_extras._arguments import counted
-from keras_dnn_extras._plotting import histogram_edges
+from keras_dnn_extras._plotting import BLUE, histogram_edges
 from keras_dnn_extras.reports.blocks import Block, LeftOut, Picture, Remark, Section, Table
 from keras_dnn_extras.reports.figures import Line, draw_lines
 from keras_dnn_extras.reports.predictions import ClassOutput, NumberOutput, outputs_of
 from keras_dnn_extras.reports.sources import Sources
-from keras_dnn_extras.reports.svg import BLUE, FAINT
+from keras_dnn_extras.reports.svg import FAINT
 from keras_dnn_extras.reports.wording import number, percent
 
 _TITLE = "Uncertainty and calibration"

@@ -49,7 +49,9 @@ def test_other_programs_that_import_the_package_are_let_alone(arguments, of_pyth
 
 def test_a_program_without_a_command_line_is_let_alone(monkeypatch):
     monkeypatch.delattr(sys, "argv")  # as where Python is built into another program
+    before = sys.excepthook
     answer_early()
+    assert sys.excepthook is before
 
 
 def test_help_teaches(capsys):
