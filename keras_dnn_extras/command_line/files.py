@@ -4,14 +4,9 @@ import argparse
 import difflib
 import os
 import pathlib
-import tempfile
 import zipfile
-from typing import TYPE_CHECKING
 
 from keras_dnn_extras.command_line.problems import UnusableError
-
-if TYPE_CHECKING:
-    import keras
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # how its files begin
 _NO_MODEL = "it holds the weights of a model alone: save the whole model by `model.save`"
@@ -85,11 +80,3 @@ def destination(target: pathlib.Path) -> pathlib.Path:
         if existing.exists() and not os.access(existing, os.W_OK):
             raise UnusableError(f"there is no permission to write to {existing}")
     return path
-
-
-def save(model: "keras.Model", path: pathlib.Path) -> None:
-    """Save `model` to `path`, or leave what is there as it was."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # a file of its own would be private
-        temporary = pathlib.Path(folder) / path.name
-        model.save(temporary)
-        os.replace(temporary, path)

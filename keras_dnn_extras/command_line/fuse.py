@@ -7,7 +7,8 @@ import pathlib
 import sys
 from typing import Any
 
-from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path, save
+from keras_dnn_extras._replacing import replacing
+from keras_dnn_extras.command_line.files import check_keras_file, destination, keras_path
 from keras_dnn_extras.command_line.output import show
 from keras_dnn_extras.command_line.problems import UnusableError, reported_as
 from keras_dnn_extras.command_line.progress import progress
@@ -79,8 +80,12 @@ def _fused(source: str, target: pathlib.Path, quiet: bool) -> object:
         model = keras.saving.load_model(source, compile=False)
     with reported_as(f"{source}: cannot be fused"), progress("folding and comparing", quiet=quiet):
         result = fuse_batch_norm(model)
-    with reported_as(f"{target}: cannot be written"), progress(f"writing {target}", quiet=quiet):
-        save(result.model, destination(target))
+    with (
+        reported_as(f"{target}: cannot be written"),
+        progress(f"writing {target}", quiet=quiet),
+        replacing(destination(target)) as temporary,
+    ):
+        result.model.save(temporary)
     return result.report
 
 

@@ -1,8 +1,7 @@
-"""Where a report goes, and that a failure leaves what is there."""
+"""Where a report goes."""
 
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 SUFFIXES = (".html", ".htm", ".png")
@@ -30,12 +29,3 @@ def checked_path(path: Any) -> pathlib.Path:
             f"Expected `path` to be a file, and it is a folder. Received: path={str(path)!r}"
         )
     return target
-
-
-def write(path: pathlib.Path, content: bytes) -> None:
-    """Write `content` to `path`, or leave what is there as it was. A link stays one."""
-    target = pathlib.Path(os.path.realpath(path))
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # a file of its own would be private
-        temporary = pathlib.Path(folder) / target.name
-        temporary.write_bytes(content)
-        os.replace(temporary, target)

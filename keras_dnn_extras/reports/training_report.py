@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from keras_dnn_extras._arguments import counted
 from keras_dnn_extras._plotting import check_matplotlib
+from keras_dnn_extras._replacing import replacing
 from keras_dnn_extras._version import __version__
 from keras_dnn_extras.reports.blocks import LeftOut, Report, Section
 from keras_dnn_extras.reports.comparison_section import comparison_section
 from keras_dnn_extras.reports.curve_sections import metrics_section, rate_section
-from keras_dnn_extras.reports.files import checked_path, write
+from keras_dnn_extras.reports.files import checked_path
 from keras_dnn_extras.reports.findings_section import diagnosis_section, findings_section
 from keras_dnn_extras.reports.gradient_sections import clipping_section, gradient_section
 from keras_dnn_extras.reports.html import html_page
@@ -121,7 +122,8 @@ def training_report(
     report = _report(sources, title)
     is_picture = target.suffix.lower() == ".png"
     content = png_image(report) if is_picture else html_page(report).encode("utf-8", "backslashreplace")
-    write(target, content)
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
     return target
 
 
